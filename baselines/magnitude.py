@@ -1,0 +1,94 @@
+"""Zhu & Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression" (arXiv 1710.01878).
+
+Section 3: weights of least magnitude are removed while the network trains, on the cubic schedule
+s_t = s_f (1 - (1 - t)^3), here between 20 % and 80 % of training; what is removed stays removed.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from npasbench.api import Findings, Knobs, Method, Problem, Progress
+from npasbench.pruning.network import MaskedNetwork
+from npasbench.sharing.allocation import in_proportion
+from npasbench.sharing.layers import shareable_layers
+
+
+class MagnitudeKnobs(Knobs):
+    """``scope`` compares weights over the network or within each layer; pruning runs from ``begin`` to ``end`` of training."""
+
+    scope: Literal["global", "layer"] = "global"
+    begin: float = Field(0.2, ge=0, lt=1)
+    end: float = Field(0.8, gt=0, le=1)
+    every: PositiveInt = 3
+    """Optimizer steps between two prunings."""
+
+
+class Magnitude(Method):
+    """Trains dense and removes the smallest weights step by step, until the budget is met."""
+
+    knobs = MagnitudeKnobs
+    cite = """@article{zhu2017prune,
+  title = {To prune, or not to prune: exploring the efficacy of pruning for model compression},
+  author = {Zhu, Michael and Gupta, Suyog},
+  journal = {arXiv:1710.01878},
+  year = {2017}
+}"""
+
+    def skip(self, problem: Problem) -> str | None:
+        """At the dense size and above there is nothing to remove."""
+        return "nothing to prune: the dense network fits" if problem.budget.fraction >= 1 else None
+
+    def build(self, problem: Problem, findings: Findings, rng: torch.Generator) -> nn.Module:  # noqa: ARG002
+        """The dense network with full masks, which remembers how many weights it has to end with."""
+        dense = problem.create()
+        return MaskedNetwork(dense, shareable_layers(dense, problem.excluded), problem.budget.parameters)
+
+    def final_count(self, network: nn.Module) -> int:
+        """What the schedule ends with."""
+        masked = _masked(network)
+        return masked.rest + masked.keep
+
+    def after_backward(self, network: nn.Module, progress: Progress) -> None:  # noqa: ARG002
+        """Removed weights gather no momentum."""
+        _masked(network).mask_gradients()
+
+    def after_step(self, network: nn.Module, progress: Progress) -> None:
+        """Remove what the schedule says, and keep removed weights at zero."""
+        masked = _masked(network)
+        first, last = (round(share * progress.steps) for share in (self.settings.begin, self.settings.end))
+        if first <= progress.step <= last and (
+            (progress.step - first) % self.settings.every == 0 or progress.step == last
+        ):
+            self._prune(masked, (progress.step - first) / max(last - first, 1))
+        masked.apply_masks()
+
+    def _prune(self, network: MaskedNetwork, t: float) -> None:
+        """Prune to the sparsity at ``t`` (0 to 1) of the schedule, by magnitude among the weights that remain."""
+        scores = {name: _among(weight, network.masks[name]) for name, weight in network.weights.items()}
+        if self.settings.scope == "global":
+            network.keep_largest(scores, _remaining(network.prunable, network.keep, t))
+            return
+        shares = in_proportion([score.numel() for score in scores.values()], network.keep)
+        for (name, score), keep in zip(scores.items(), shares, strict=True):
+            network.keep_largest({name: score}, _remaining(score.numel(), keep, t))
+
+
+def _remaining(total: int, keep: int, t: float) -> int:
+    """Weights that remain at ``t`` of the cubic schedule towards ``keep`` of ``total``."""
+    return total - int((total - keep) * (1 - (1 - t) ** 3))
+
+
+def _among(weight: Tensor, mask: Tensor) -> Tensor:
+    """Magnitudes, those of removed weights below any other."""
+    return weight.detach().abs().masked_fill(~mask, -1.0)
+
+
+def _masked(network: nn.Module) -> MaskedNetwork:
+    if not isinstance(network, MaskedNetwork):
+        raise TypeError(f"magnitude works on the network it built, not on {type(network).__name__}")
+    return network

@@ -1,0 +1,46 @@
+"""The control that every sharing method must beat: the same architecture with fewer (or more) channels."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from npasbench.api import BudgetTooSmall, Findings, Method, Problem
+from npasbench.measuring.count import count
+
+_HALVINGS = 40
+
+
+class Narrow(Method):
+    """Every channel count, the stem's included, times the largest real number with which the network fits the budget."""
+
+    def skip(self, problem: Problem) -> str | None:
+        """An architecture without a width setting cannot be narrowed."""
+        rigid = [a.name for a in problem.architectures if not a.has_width]
+        return f"{', '.join(rigid)} has no width setting" if rigid else None
+
+    def build(self, problem: Problem, findings: Findings, rng: torch.Generator) -> nn.Module:  # noqa: ARG002
+        """The widest network that fits."""
+        return problem.create(width=widest(problem))
+
+
+def widest(problem: Problem) -> float:
+    """The largest width with which the dense network fits the budget, by bisection on the count.
+
+    Raises:
+        BudgetTooSmall: if even one channel everywhere is too much.
+    """
+    low, high = 0.0, 1.0
+    if _size(problem, 1e-6) > problem.budget.parameters:
+        raise BudgetTooSmall(smallest=_size(problem, 1e-6))
+    while _size(problem, high) <= problem.budget.parameters:
+        low, high = high, 2 * high
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _size(problem, middle) <= problem.budget.parameters else (low, middle)
+    return max(low, 1e-6)
+
+
+def _size(problem: Problem, width: float) -> int:
+    with torch.device("meta"):
+        return count(problem.create(width=width)).total

@@ -1,0 +1,228 @@
+"""What a task's results are made of: a board holds entries (a label under one definition), an entry cells (one a budget)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from . import words
+from .statistics import RANKED_SEEDS, Interval, Verdict, mean_interval, paired_difference
+from .store import Identity, Run
+
+REFERENCE = "narrow"
+"""The method that every sharing method must beat: the same architecture with fewer channels."""
+
+Kind = Literal["measured", "trial", "over-budget", "refused", "skipped", "failed", "corrupt", "running", "waiting", "missing"]
+
+
+@dataclass(frozen=True, order=True)
+class Definition:
+    """What runs must have in common to be averaged."""
+
+    method: str
+    version: int
+    knobs: str
+    """Canonical JSON."""
+
+    @classmethod
+    def of(cls, run: Run) -> Definition:
+        """The definition that a run was made under."""
+        identity = run.identity
+        return cls(identity.method, identity.method_version, json.dumps(identity.knobs, sort_keys=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """All seeds of one entry at one budget. Its numbers come from ``counted``, and from nothing else."""
+
+    budget: str
+    runs: tuple[Run, ...]
+
+    @cached_property
+    def kind(self) -> Kind:
+        """What the cell is, the most telling state of its runs first."""
+        states = {run.state for run in self.runs}
+        if "over-budget" in states:
+            return "over-budget"
+        if "done" in states:
+            return "measured" if any(run.state == "done" and not run.trial for run in self.runs) else "trial"
+        order: tuple[Kind, ...] = ("refused", "skipped", "failed", "corrupt", "running")
+        return next((kind for kind in order if kind in states), "waiting" if states else "missing")
+
+    @cached_property
+    def counted(self) -> tuple[Run, ...]:
+        """The runs that the numbers come from: clean ones; trial ones only where there is nothing else."""
+        finished = [run for run in self.runs if run.state in ("done", "over-budget") and run.accuracy is not None]
+        clean = [run for run in finished if not run.trial]
+        return tuple(clean if self.kind == "measured" else finished)
+
+    @cached_property
+    def scores(self) -> dict[int, float]:
+        """Accuracy by seed."""
+        return {run.identity.seed: run.accuracy for run in self.counted if run.accuracy is not None}
+
+    @cached_property
+    def accuracy(self) -> Interval | None:
+        """Mean accuracy with its interval."""
+        return mean_interval(list(self.scores.values()))
+
+    def metric(self, name: str) -> Interval | None:
+        """Mean of another metric with its interval."""
+        values = [run.record.metrics.get(name) for run in self.counted if run.record]
+        return mean_interval([value for value in values if value is not None])
+
+    @cached_property
+    def breaches(self) -> int:
+        """How many counted runs have a certificate that failed."""
+        return sum(1 for run in self.counted if run.record and run.record.certificate and not run.record.certificate.passed)
+
+    @cached_property
+    def rankable(self) -> bool:
+        """Measured on a clean tree within the budget, certified where certified at all, finite, with enough seeds."""
+        interval = self.accuracy
+        return (
+            self.kind == "measured"
+            and not self.breaches
+            and interval is not None
+            and interval.n >= RANKED_SEEDS
+            and math.isfinite(interval.mean)
+        )
+
+    def number_of(self, state: str) -> int:
+        """How many runs are in a state."""
+        return sum(1 for run in self.runs if run.state == state)
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One row: a label under one definition. ``variant`` counts from 1 where a label has several, and is 0 otherwise."""
+
+    label: str
+    definition: Definition
+    cells: Mapping[str, Cell]
+    variant: int = 0
+    series: int = 0
+    """Which colour of the charts it has."""
+
+    @property
+    def title(self) -> str:
+        """The label, with the definition's number where there are several."""
+        name = words.plain(self.label)
+        return f"{name} (definition {self.variant})" if self.variant else name
+
+    def cell(self, budget: str) -> Cell:
+        """The cell at a budget, empty if nothing ran there."""
+        return self.cells.get(budget) or Cell(budget, ())
+
+    def ranked_at(self, budget: str) -> bool:
+        """Whether the cell takes part in a ranking; an entry whose label is ambiguous does not."""
+        return not self.variant and self.cell(budget).rankable
+
+
+@dataclass(frozen=True, eq=False)
+class Leader:
+    """The highest mean at a budget and those that cannot be told from it."""
+
+    entry: Entry
+    tied: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Board:
+    """All entries that were run on one task under one fingerprint; boards are never mixed."""
+
+    task: str
+    fingerprint: str
+    card: Mapping[str, Any]
+    budgets: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    notices: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Name and fingerprint."""
+        return self.task, self.fingerprint
+
+    @property
+    def name(self) -> str:
+        """The task's name, fit to be shown."""
+        return words.plain(self.task)
+
+    @property
+    def title(self) -> str:
+        """The card's title, or the name."""
+        return words.plain(self.card.get("title") or self.task)
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds the card asks for; 0 if unknown."""
+        seeds = self.card.get("seeds")
+        return len(seeds) if isinstance(seeds, (list, tuple)) else 0
+
+    @property
+    def runs(self) -> Iterator[Run]:
+        """Every run of this board."""
+        return (run for entry in self.entries for cell in entry.cells.values() for run in cell.runs)
+
+    @cached_property
+    def reference(self) -> Entry | None:
+        """The entry that differences refer to; None if there is none, or more definitions than one under its label."""
+        narrow = [entry for entry in self.entries if entry.definition.method == REFERENCE and not entry.variant]
+        return min(narrow, key=lambda entry: (entry.label != REFERENCE, entry.label), default=None)
+
+    @cached_property
+    def _resolved(self) -> dict[str, Identity]:
+        return {run.identity.budget: run.identity for run in reversed(list(self.runs))}
+
+    def parameters(self, budget: str) -> int:
+        """How many parameters a budget allows."""
+        return self._resolved[budget].budget_parameters
+
+    def fraction(self, budget: str) -> float | None:
+        """The budget over the dense network's count; None if a record claims a dense network without parameters."""
+        resolved = self._resolved[budget]
+        return resolved.budget_parameters / resolved.dense_parameters if resolved.dense_parameters > 0 else None
+
+    def difference(self, entry: Entry, budget: str) -> Interval | None:
+        """Paired difference to the reference on common seeds; None for the reference itself and where there is none.
+
+        A clean result is never compared with a trial one.
+        """
+        if self.reference is None or entry is self.reference:
+            return None
+        ours, theirs = entry.cell(budget), self.reference.cell(budget)
+        comparable = theirs.kind == "measured" or theirs.kind == ours.kind == "trial"
+        return paired_difference(ours.scores, theirs.scores) if comparable else None
+
+    @cached_property
+    def leaders(self) -> dict[str, Leader]:
+        """The leader and its ties at each budget that has a ranking."""
+        return {budget: leader for budget in self.budgets if (leader := self._leader(budget))}
+
+    def standing(self, entry: Entry, budget: str) -> Literal["leader", "tied", ""]:
+        """Whether an entry leads at a budget, or cannot be told from the leader."""
+        leader = self.leaders.get(budget)
+        if leader is None:
+            return ""
+        return "leader" if entry is leader.entry else "tied" if entry in leader.tied else ""
+
+    def _leader(self, budget: str) -> Leader | None:
+        ranked = [entry for entry in self.entries if entry.ranked_at(budget)]
+        if len(ranked) < 2:
+            return None
+        best = max(ranked, key=lambda entry: _mean(entry, budget))
+        return Leader(best, tuple(entry for entry in ranked if entry is not best and _level(best, entry, budget) != "higher"))
+
+
+def _mean(entry: Entry, budget: str) -> float:
+    interval = entry.cell(budget).accuracy
+    return interval.mean if interval else -math.inf
+
+
+def _level(best: Entry, other: Entry, budget: str) -> Verdict:
+    interval = paired_difference(best.cell(budget).scores, other.cell(budget).scores)
+    return interval.verdict if interval else "too few"

@@ -1,0 +1,181 @@
+"""The table that people come for: entries x budgets, each with its interval, its seeds and its difference to narrow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from . import words
+from .board import REFERENCE, Board, Cell, Entry
+from .names import Names
+from .statistics import TELLING_SEEDS, Interval
+from .tables import Column, Item, Part, Row, Sheet, Table
+
+_SHEET = (
+    "label", "method", "method_version", "budget", "budget_parameters", "state", "ranked", "seeds", "accuracy", "low", "high",
+    "difference_to_narrow", "difference_low", "difference_high", "common_seeds", "reason",
+)  # fmt: skip
+_MARKS = {"higher": "▲", "lower": "▼", "tie": "=", "too few": "?"}
+_MEANING = {
+    "higher": "higher than {0} beyond its 95 % interval",
+    "lower": "lower than {0} beyond its 95 % interval",
+    "tie": "the 95 % interval holds zero: a tie with {0}",
+    "too few": f"fewer than {TELLING_SEEDS} seeds in common with {{0}}: too few to tell",
+}
+
+
+def standings(board: Board, names: Names, csv: str) -> Table:
+    """Accuracy of every entry at every budget; rows in order of :func:`deciding_budget`."""
+    decisive = deciding_budget(board)
+    entries = sorted(board.entries, key=lambda entry: _place(entry, decisive))
+    columns = [Column("Entry", text=True)]
+    columns += [Column(words.budget(one), f"{words.count(board.parameters(one))} parameters") for one in board.budgets]
+    rows = tuple(_row(board, entry, names) for entry in entries)
+    sheet = Sheet(_SHEET, tuple(_line(board, entry, budget) for entry in entries for budget in board.budgets))
+    caption = f"Test accuracy in percent, mean ± half of the 95 % interval over seeds. {_second_line(board)}"
+    if decisive:
+        caption += f" Rows stand in order of their mean at {words.budget(decisive)}."
+    return Table("standings", caption, tuple(columns), rows, sheet, csv)
+
+
+def deciding_budget(board: Board) -> str:
+    """The budget that orders the rows: the smallest that most entries are ranked at, or nothing."""
+    ranked = {budget: sum(entry.ranked_at(budget) for entry in board.entries) for budget in board.budgets}
+    most = max(ranked.values(), default=0)
+    return next((budget for budget in board.budgets if ranked[budget] == most), "") if most else ""
+
+
+def cell_item(board: Board, entry: Entry, budget: str, href: str) -> Item:
+    """One cell: its number with interval, seeds and difference, or a word for why there is no number."""
+    cell = entry.cell(budget)
+    interval = cell.accuracy
+    badges = tuple(_badges(board, entry, cell))
+    if interval is None:
+        return _without_number(cell, href, badges)
+    standing = board.standing(entry, budget)
+    return Item(
+        words.percent(interval.mean),
+        order=interval.mean,
+        href=href,
+        spread=spread(interval),
+        small=(*_difference(board, entry, budget), _seeds(board, interval)),
+        badges=badges,
+        tone=standing or ("" if entry.ranked_at(budget) else "unranked"),
+        title=_range(interval),
+        runs=tuple(run.where for run in cell.counted),
+    )
+
+
+def spread(interval: Interval) -> str:
+    """``± 0.42``, or nothing where one seed gives no interval."""
+    return "" if math.isnan(interval.half) else f"± {words.percent(interval.half)}"
+
+
+def reason(cell: Cell) -> str:
+    """Why a cell has no number, or none that ranks, in the words of its runs."""
+    told = [run.record.reason if run.record else run.error for run in cell.runs if run.state == cell.kind]
+    return words.plain(next((text for text in told if text), ""))
+
+
+def smallest(cell: Cell) -> int | None:
+    """The smallest number of parameters that a refused method can be built with, where known."""
+    return next((run.record.smallest for run in cell.runs if run.record and run.record.smallest), None)
+
+
+def _second_line(board: Board) -> str:
+    if board.reference is None:
+        return f"No entry of the method {REFERENCE} has one clear definition here, so there are no differences to it."
+    name = board.reference.title
+    return f"Below it: paired difference to {name} on common seeds with its 95 % interval, and the number of seeds n."
+
+
+def _place(entry: Entry, budget: str) -> tuple[bool, float, str, int]:
+    interval = entry.cell(budget).accuracy if entry.ranked_at(budget) else None
+    return interval is None, -interval.mean if interval else 0.0, entry.label, entry.variant
+
+
+def _row(board: Board, entry: Entry, names: Names) -> Row:
+    method = words.plain(entry.definition.method)
+    small = [] if method == entry.label else [Part(method)]
+    small += [Part("the control")] if entry is board.reference else []
+    badges = (Part("ambiguous", "warn", "this label stands for more than one definition"),) if entry.variant else ()
+    page = f"../{names.method(entry.definition.method)}"
+    head = Item(entry.title, order=entry.title, href=page, small=tuple(small), badges=badges, swatch=entry.series)
+    items = [cell_item(board, entry, budget, _href(board, entry, budget, names)) for budget in board.budgets]
+    return Row((head, *items), tone="reference" if entry is board.reference else "")
+
+
+def _href(board: Board, entry: Entry, budget: str, names: Names) -> str:
+    return f"../{names.cell(board, entry, entry.cells[budget])}" if budget in entry.cells else ""
+
+
+def _difference(board: Board, entry: Entry, budget: str) -> Iterable[Part]:
+    interval = board.difference(entry, budget)
+    if interval is None or board.reference is None:
+        return
+    verdict = interval.verdict
+    ends = "" if math.isnan(interval.low) else f" [{words.signed(interval.low)}, {words.signed(interval.high)}]"
+    title = f"{words.seeds(interval.n)} in common; {_MEANING[verdict].format(board.reference.title)}"
+    yield Part(f"{_MARKS[verdict]} {words.signed(interval.mean)}{ends}", verdict.replace(" ", "-"), title)
+
+
+def _seeds(board: Board, interval: Interval) -> Part:
+    if interval.n < board.seeds:
+        return Part(f"n {interval.n} of {board.seeds}", "few", f"the task asks for {words.seeds(board.seeds)}")
+    return Part(f"n {interval.n}", title=words.seeds(interval.n))
+
+
+def _range(interval: Interval) -> str:
+    if math.isnan(interval.low):
+        return f"{words.seeds(interval.n)}: no interval"
+    return f"95 % interval {words.percent(interval.low)} to {words.percent(interval.high)}, {words.seeds(interval.n)}"
+
+
+def _badges(board: Board, entry: Entry, cell: Cell) -> Iterable[Part]:
+    standing = board.standing(entry, cell.budget)
+    if standing == "leader":
+        yield Part("leads", "lead", "highest mean at this budget")
+    if standing == "tied":
+        yield Part("tied", "tie", "cannot be told from the leader on common seeds")
+    if cell.accuracy is None:
+        return
+    if cell.kind == "trial":
+        yield Part("trial", "warn", "from a tree with uncommitted changes; not ranked")
+    if over := cell.number_of("over-budget"):
+        title = f"{words.plural(over, 'run')} of {len(cell.runs)} ended over the budget; not ranked. {reason(cell)}"
+        yield Part("over budget", "bad", title)
+    if cell.breaches:
+        yield Part("certificate failed", "bad", f"{words.plural(cell.breaches, 'run')}; not ranked")
+    dirty = sum(1 for run in cell.runs if run.state == "done" and run.trial)
+    if cell.kind == "measured" and dirty:
+        yield Part(f"{dirty} trial", "warn", "trial runs beside clean ones are not counted")
+    for state in ("failed", "corrupt", "running", "waiting", "interrupted", "refused", "skipped"):
+        if found := cell.number_of(state):
+            yield Part(f"{found} {state}", "bad" if state in ("failed", "corrupt") else "warn", f"of {words.plural(len(cell.runs), 'run')}")
+
+
+def _without_number(cell: Cell, href: str, badges: tuple[Part, ...]) -> Item:
+    if cell.kind == "missing":
+        return Item(words.MISSING, tone="empty", small=(Part("not run"),))
+    said = {"refused": "too small", "measured": "no accuracy", "corrupt": "unreadable"}.get(cell.kind, cell.kind)
+    least = smallest(cell)
+    if cell.kind == "refused" and least:
+        detail = f"needs {words.count(least)}"
+    elif cell.kind in ("running", "waiting"):
+        detail = words.plural(len(cell.runs), "run")
+    else:
+        detail = reason(cell)
+    tone = "bad" if cell.kind in ("failed", "corrupt") else "empty"
+    return Item(said, href=href, tone=tone, title=reason(cell), badges=badges, small=(Part(detail, "reason"),) if detail else ())
+
+
+def _line(board: Board, entry: Entry, budget: str) -> tuple[str | int | float | None, ...]:
+    cell, definition = entry.cell(budget), entry.definition
+    mean, gap = cell.accuracy, board.difference(entry, budget)
+    return (
+        entry.title, words.plain(definition.method), definition.version, words.plain(budget), board.parameters(budget), cell.kind,
+        "yes" if entry.ranked_at(budget) else "no", mean.n if mean else 0,
+        *((mean.mean, mean.low, mean.high) if mean else (None, None, None)),
+        *((gap.mean, gap.low, gap.high, gap.n) if gap else (None, None, None, None)),
+        reason(cell),
+    )  # fmt: skip

@@ -1,0 +1,112 @@
+"""Tables as the templates show them: a number knows the runs it came from, and a template decides nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+
+Plain = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of small print in a cell, with a tone that the style sheet knows."""
+
+    text: str
+    tone: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One cell of a table."""
+
+    text: str
+    order: Plain = None
+    """What it sorts by; None sorts last in both directions."""
+    href: str = ""
+    spread: str = ""
+    """What follows the number, such as ``± 0.42``."""
+    small: tuple[Part, ...] = ()
+    badges: tuple[Part, ...] = ()
+    tone: str = ""
+    title: str = ""
+    swatch: int | None = None
+    """Which series of the charts it belongs to."""
+    runs: tuple[str, ...] = ()
+    """The run directories that the number came from."""
+
+    @property
+    def sort_key(self) -> str:
+        """What the sorter reads; nothing for what is missing or NaN."""
+        return "" if self.order is None or (isinstance(self.order, float) and math.isnan(self.order)) else str(self.order)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's head."""
+
+    title: str
+    small: str = ""
+    help: str = ""
+    text: bool = False
+    """Whether it holds words and not numbers."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: the first item heads it."""
+
+    items: tuple[Item, ...]
+    tone: str = ""
+    anchor: str = ""
+
+    @property
+    def head(self) -> Item:
+        """What heads the row."""
+        return self.items[0]
+
+    @property
+    def cells(self) -> tuple[Item, ...]:
+        """All items but the head."""
+        return self.items[1:]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What a CSV file holds: one fact a column, numbers in full precision."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Plain, ...], ...]
+
+    def text(self) -> str:
+        """The file. NaN is ``NaN``, missing is empty; words that a spreadsheet would run as a formula are quoted."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows([_written(value) for value in row] for row in self.rows)
+        return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that sorts, and the sheet that can be downloaded."""
+
+    name: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    sheet: Sheet
+    csv: str = ""
+    """Where the sheet lies, beside the page."""
+    searchable: bool = False
+
+
+def _written(value: Plain) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return f"'{value}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return "NaN" if isinstance(value, float) and math.isnan(value) else repr(value)

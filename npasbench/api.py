@@ -1,0 +1,40 @@
+"""What a plugin author imports: the contract of a method and the parts that methods are made of."""
+
+from npasbench.budget import Budget
+from npasbench.errors import BudgetTooSmall, MethodError
+from npasbench.method import (
+    Batch,
+    Criterion,
+    EpochContext,
+    Findings,
+    Knobs,
+    Method,
+    Progress,
+    SearchContext,
+    SharingMethod,
+    Structure,
+)
+from npasbench.problem import Architecture, Problem
+from npasbench.sharing.layers import LayerSpec
+from npasbench.sharing.network import SharedNetwork, WeightGenerator
+
+__all__ = [
+    "Architecture",
+    "Batch",
+    "Budget",
+    "BudgetTooSmall",
+    "Criterion",
+    "EpochContext",
+    "Findings",
+    "Knobs",
+    "LayerSpec",
+    "Method",
+    "MethodError",
+    "Problem",
+    "Progress",
+    "SearchContext",
+    "SharedNetwork",
+    "SharingMethod",
+    "Structure",
+    "WeightGenerator",
+]

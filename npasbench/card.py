@@ -1,0 +1,259 @@
+"""Task cards and suites: TOML files read into frozen models with strict keys.
+
+A card fixes everything but the method. Its fingerprint is the SHA-256 of everything that decides a result; title and
+description are left out, every default is in. Two results are comparable only under the same fingerprint.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from npasbench.budget import Accounting, canonical
+from npasbench.errors import CardError, UsageError
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Strict(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Data(Strict):
+    """Which images, how they are split and what is done to them in training."""
+
+    set: Name
+    train_per_class: Positive | None = None
+    """Labelled training images a class, drawn by the seed; all others of the training pool go to the test set."""
+    protocol: Literal["holdout-last", "full-last", "holdout-best"]
+    """How choices are made and which epoch is tested; see docs/tasks.md."""
+    shift: Annotated[int, Field(ge=0)] = 0
+    """Each training image is shifted by up to so many pixels in both directions, zeros moving in."""
+    flip: bool = False
+    """Each training image is mirrored with probability one half."""
+
+
+class Optimizer(Strict):
+    """SGD or AdamW, as torch defines them."""
+
+    name: Literal["sgd", "adamw"]
+    lr: Annotated[float, Field(gt=0)]
+    momentum: Fraction = 0.0
+    nesterov: bool = False
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _adamw_has_no_momentum(self) -> Self:
+        if self.name == "adamw" and (self.momentum or self.nesterov):
+            raise ValueError("momentum and nesterov belong to sgd; remove them")
+        return self
+
+
+class Schedule(Strict):
+    """One of torch's learning-rate schedules, moved on after every optimizer step.
+
+    ``one-cycle`` (cosine, momentum fixed) and ``cosine`` need nothing more; ``steps`` multiplies the rate by ``factor``
+    at the start of each epoch of ``at``; ``constant`` leaves it alone. ``warmup`` epochs rise linearly before the
+    last three.
+    """
+
+    name: Literal["one-cycle", "cosine", "steps", "constant"]
+    at: tuple[Positive, ...] = ()
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    warmup: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _steps_need_epochs(self) -> Self:
+        if (self.name == "steps") != bool(self.at):
+            raise ValueError("'at' lists the epochs of the schedule 'steps', and of no other")
+        if self.name == "one-cycle" and self.warmup:
+            raise ValueError("one-cycle brings its own warm-up; remove 'warmup'")
+        return self
+
+
+class Recipe(Strict):
+    """How every method is trained."""
+
+    epochs: Positive
+    batch_size: Positive
+    optimizer: Optimizer
+    schedule: Schedule
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """``bfloat16`` runs the network under autocast; parameters stay float32."""
+    memory_format: Literal["contiguous", "channels-last"] = "contiguous"
+    threads: Positive
+    """CPU threads of one run: one thread and two give different bits, so the card fixes them."""
+
+
+class Card(Strict):
+    """One task: data, architecture(s), budgets, recipe, metrics and seeds."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    name: Name
+    version: Positive
+    title: str
+    description: str
+    members: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Architectures by name: one, or several that form an ensemble."""
+    data: Data
+    budgets: Annotated[tuple[str, ...], Field(min_length=1)]
+    accounting: Accounting = "total"
+    recipe: Recipe
+    metrics: Annotated[tuple[Literal["accuracy", "nll", "ece", "top5"], ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=3)]
+
+    @field_validator("budgets", mode="before")
+    @classmethod
+    def _canonical_budgets(cls, given: Any) -> Any:
+        return _budgets(given)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the canonical JSON of everything that decides a result."""
+        decides = self.model_dump(mode="json", by_alias=True, exclude={"title", "description", "budgets", "seeds"})
+        return fingerprint(decides)
+
+
+class Entry(Strict):
+    """One labelled row of a suite: a method and its knobs. The label names table rows and run folders."""
+
+    label: Name
+    method: Name
+    set: dict[str, Any] = {}
+    """Knobs that differ from the method's defaults."""
+
+
+class Suite(Strict):
+    """Which methods run on which tasks, at which budgets, with which seeds (by default the cards' own)."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    name: Name
+    title: str
+    description: str = ""
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
+    budgets: tuple[str, ...] | None = None
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    entry: Annotated[tuple[Entry, ...], Field(min_length=1)]
+
+    @field_validator("budgets", mode="before")
+    @classmethod
+    def _canonical_budgets(cls, given: Any) -> Any:
+        return None if given is None else _budgets(given)
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Self:
+        labels = [entry.label for entry in self.entry]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(
+                f"two entries are labelled {', '.join(twice)}; labels name rows and folders, so they differ"
+            )
+        return self
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 of the canonical JSON of ``value``: sorted keys, no spaces, NaN refused."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_card(path: Path) -> Card:
+    """Read a task card.
+
+    Raises:
+        CardError: naming the file, the line or key, what was expected and the nearest key.
+    """
+    return _read(path, Card)
+
+
+def read_suite(path: Path) -> Suite:
+    """Read a suite; errors as for :func:`read_card`."""
+    return _read(path, Suite)
+
+
+def kind_of(path: Path) -> type[Card] | type[Suite]:
+    """Whether a TOML file is a suite (it has entries) or a card."""
+    return Suite if "entry" in _parse(path) else Card
+
+
+Model = typing.TypeVar("Model", Card, Suite)
+
+
+def _read(path: Path, model: type[Model]) -> Model:
+    content = _parse(path)
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(one, model)}" for one in error.errors())
+        raise CardError(f"{path} is not a valid {model.__name__.lower()}:\n{problems}") from None
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CardError(
+            f"There is no file {path}. Name a task or suite ('npasbench list') or an existing TOML file."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CardError(f"{path} cannot be read: {error}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise CardError(f"{path} is not TOML: {error}. Mend that line.") from None
+
+
+def _budgets(given: Any) -> Any:
+    if not isinstance(given, (list, tuple)):
+        raise ValueError("a list of budgets is expected, such as [0.1, 0.5, 1]")
+    try:
+        texts = tuple(canonical(one) for one in given)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    if len(set(texts)) < len(texts):
+        raise ValueError("a budget is listed twice")
+    return texts
+
+
+def _explain(error: Any, model: type[BaseModel]) -> str:
+    """One pydantic error as a sentence: the key, what was given, what was expected, the nearest key."""
+    where, given = error["loc"], error.get("input")
+    key = ".".join(str(part) for part in where)
+    if error["type"] == "extra_forbidden":
+        known = _keys_beside(where, model)
+        near = difflib.get_close_matches(str(where[-1]), known, n=1, cutoff=0.5)
+        guess = f" Did you mean '{near[0]}'?" if near else ""
+        return f"key '{key}' is unknown.{guess} Known keys there: {', '.join(known)}."
+    if error["type"] == "missing":
+        return f"key '{key}' is missing. Add it."
+    message = str(error["msg"]).removeprefix("Value error, ")
+    shown = f" (given: {given!r})" if isinstance(given, (str, int, float, bool, list)) else ""
+    return f"key '{key}': {message}{shown}." if key else f"{message}."
+
+
+def _keys_beside(where: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
+    """The keys that a model knows at the place of an error."""
+    current = model
+    for part in where[:-1]:
+        if isinstance(part, int) or part not in current.model_fields:
+            continue
+        inner = [t for t in _inner_types(current.model_fields[part].annotation) if issubclass(t, BaseModel)]
+        current = inner[0] if inner else current
+    return sorted(field.alias or name for name, field in current.model_fields.items())
+
+
+def _inner_types(annotation: Any) -> list[type]:
+    arguments = typing.get_args(annotation)
+    if not arguments:
+        return [annotation] if isinstance(annotation, type) else []
+    return [found for argument in arguments for found in _inner_types(argument)]

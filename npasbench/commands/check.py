@@ -1,0 +1,42 @@
+"""``npasbench check``: the conformance kit, with a readable verdict."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from npasbench.commands.options import json_option, plugin_option, set_option
+
+
+@click.command("check")
+@click.argument("method")
+@click.option(
+    "--task", default="digits15-wrn-10-1", show_default=True, help="The task whose budgets and data are used."
+)
+@set_option
+@plugin_option
+@json_option
+def check(method: str, task: str, settings: tuple[str, ...], plugins: tuple[str, ...], as_json: bool) -> None:
+    """Check a method against the contract: budgets, gradients, seeds, saving, copying, exporting, learning.
+
+    \b
+    Example:  npasbench check my-idea --plugin my_idea.py
+    """
+    from npasbench.commands.options import read_knobs
+    from npasbench.conformance import check_method
+
+    verdicts = check_method(method, task=task, knobs=read_knobs(settings), plugins=plugins)
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    if as_json:
+        click.echo(json.dumps([vars(verdict) for verdict in verdicts], indent=1))
+    else:
+        for verdict in verdicts:
+            mark = click.style("ok    ", fg="green") if verdict.passed else click.style("FAILED", fg="red")
+            click.echo(f"{mark}  {verdict.name}{': ' + verdict.detail if verdict.detail else ''}")
+        answer = (
+            "keeps the contract" if not failed else f"breaks the contract in {len(failed)} of {len(verdicts)} checks"
+        )
+        click.secho(f"{method} {answer}.", bold=True)
+    sys.exit(1 if failed else 0)

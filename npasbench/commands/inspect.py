@@ -1,0 +1,116 @@
+"""``npasbench inspect``: what a method would allocate, layer by layer, without training."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from npasbench.commands.options import json_option, plugin_option, read_knobs, set_option
+from npasbench.errors import UsageError
+
+
+@click.command("inspect")
+@click.argument("method")
+@click.option("--architecture", "--members", "architectures", required=True, help="One name, or several with commas.")
+@click.option("--classes", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option("--input", "shape", default="3,32,32", show_default=True, help="Channels, height, width of one example.")
+@click.option("--budget", help="Everything trained: a fraction or a count. [default: 1]")
+@click.option(
+    "--bank-size", type=click.IntRange(min=1), help="The papers' count: only what weights are generated from."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@set_option
+@plugin_option
+@json_option
+def inspect(
+    method: str,
+    architectures: str,
+    classes: int,
+    shape: str,
+    budget: str | None,
+    bank_size: int | None,
+    seed: int,
+    settings: tuple[str, ...],
+    plugins: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Show each layer's share of the parameters and the count by kind. Exits 1, with the minimum, if it cannot be built.
+
+    \b
+    Example:  npasbench inspect template-bank --architecture wrn-16-4 --classes 100 --budget 0.5
+    """
+    if budget is not None and bank_size is not None:
+        raise UsageError("Give --budget (everything trained) or --bank-size (the papers' count), not both.")
+    content = _inspected(method, architectures, classes, _shape(shape), budget, bank_size, seed, settings, plugins)
+    if as_json:
+        click.echo(json.dumps(content, indent=1))
+    else:
+        _print(content)
+
+
+def _inspected(
+    name: str,
+    architectures: str,
+    classes: int,
+    shape: tuple[int, ...],
+    budget: str | None,
+    bank_size: int | None,
+    seed: int,
+    settings: tuple[str, ...],
+    plugins: tuple[str, ...],
+) -> dict[str, Any]:
+    from npasbench.budget import Budget, resolve
+    from npasbench.building import audited
+    from npasbench.measuring.count import count
+    from npasbench.method import Findings
+    from npasbench.networks import architecture
+    from npasbench.problem import Problem
+    from npasbench.registry import Registry, create
+
+    method = create(Registry(plugins).method(name), read_knobs(settings), name)
+    members = tuple(architecture(one, classes=classes, input_shape=shape) for one in architectures.split(","))
+    dense = sum(count(member.create()).total for member in members)
+    resolved = resolve(budget or "1", dense) if bank_size is None else Budget(str(bank_size), bank_size, dense, "bank")
+    problem = Problem(members, resolved, classes, shape)
+    reason = method.skip(problem)
+    if reason:
+        raise UsageError(f"{name} has no business here: {reason}.")
+    network = audited(method, problem, Findings(), seed)
+    which = {"architecture": architectures} if len(members) == 1 else {"members": [m.name for m in members]}
+    counted = count(network, masks=method.structure(network).masks)
+    return {
+        "method": name,
+        **which,
+        "classes": classes,
+        "budget": resolved.parameters,
+        "dense": dense,
+        **method.allocation(network),
+        "parameters": counted.as_dict(),
+        "final_count": method.final_count(network),
+    }
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if not shape or min(shape) < 1:
+        raise UsageError(f"'{text}' is not an input shape. Write channels, height and width, such as 3,32,32.")
+    return shape
+
+
+def _print(content: dict[str, Any]) -> None:
+    for key, value in content.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            click.secho(f"{key}:", bold=True)
+            for row in value:
+                click.echo("  " + "  ".join(f"{k}={json.dumps(v)}" for k, v in row.items()))
+        elif isinstance(value, dict):
+            click.secho(f"{key}:", bold=True)
+            for k, v in value.items():
+                click.echo(f"  {k:<14} {v:>14,}" if isinstance(v, int) else f"  {k}: {json.dumps(v)}")
+        else:
+            click.echo(click.style(f"{key}: ", bold=True) + (f"{value:,}" if isinstance(value, int) else str(value)))

@@ -1,0 +1,43 @@
+"""From the words of a command line to planned runs: shared by plan and run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from npasbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from npasbench.plan import RunSpec
+
+
+def plan_runs(
+    name: str,
+    method: str | None,
+    label: str | None,
+    knobs: dict[str, Any],
+    budgets: Sequence[str],
+    seeds: Sequence[int],
+    plugins: Sequence[str],
+) -> list[RunSpec]:
+    """The runs of a suite, or of one method on a task.
+
+    Raises:
+        UsageError: if a task is named without a method, or a suite with one.
+    """
+    from npasbench.budget import canonical
+    from npasbench.card import Entry, Suite
+    from npasbench.plan import plan_entry, plan_suite
+    from npasbench.registry import Registry
+
+    registry = Registry(plugins)
+    found = registry.suite_or_card(name)
+    texts = tuple(dict.fromkeys(canonical(budget) for budget in budgets))
+    if isinstance(found, Suite):
+        if method or label or knobs:
+            raise UsageError(f"{name} is a suite and names its methods; --method, --label and --set belong to a task.")
+        return plan_suite(found, registry, budgets=texts, seeds=seeds)
+    if method is None:
+        raise UsageError(f"{name} is a task; name a method with --method ('npasbench list methods').")
+    entry = Entry(label=label or method, method=method, set=knobs)
+    return plan_entry(found, entry, registry, budgets=texts, seeds=seeds)

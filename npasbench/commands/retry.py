@@ -1,0 +1,54 @@
+"""``npasbench retry``: do failed and corrupt runs again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from npasbench.commands.options import checkpoint_option, device_option, runs_argument, workers_option
+from npasbench.commands.working import do_runs
+from npasbench.errors import RunError, UsageError
+
+
+@click.command("retry")
+@runs_argument
+@workers_option
+@device_option
+@checkpoint_option
+def retry(runs: Path, workers: int | None, device: str | None, checkpoint_seconds: float) -> None:
+    """Do every failed run again, from its last checkpoint if it has one. A corrupt result is set aside first.
+
+    \b
+    Example:  npasbench retry runs
+    """
+    from npasbench.running.files import writing
+    from npasbench.running.rundir import find_runs
+
+    if not runs.is_dir():
+        raise UsageError(f"There is no folder {runs}. Name the folder of all runs.")
+    again = [directory for directory in find_runs(runs) if directory.state() in ("failed", "corrupt")]
+    if not again:
+        click.echo("No run has failed.")
+        return
+    specs = []
+    for directory in again:
+        try:
+            specs.append(directory.spec())
+        except RunError as error:
+            click.echo(f"left alone: {error}", err=True)
+            continue
+        with writing(directory.path):
+            for file in (directory.failure_file, directory.result_file):
+                if file.exists():
+                    file.replace(file.with_suffix(".previous.json"))
+    code = do_runs(
+        specs,
+        runs,
+        workers=workers,
+        device=device,
+        checkpoint_seconds=checkpoint_seconds,
+        go_on=f"npasbench run, or npasbench retry {runs}",
+    )
+    sys.exit(code or int(len(specs) < len(again)))

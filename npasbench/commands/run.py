@@ -1,0 +1,68 @@
+"""``npasbench run``: a suite, or one method on one task."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from npasbench.commands.options import (
+    checkpoint_option,
+    device_option,
+    label_for,
+    plugin_option,
+    read_knobs,
+    read_seeds,
+    runs_option,
+    set_option,
+    workers_option,
+)
+from npasbench.commands.planning import plan_runs
+from npasbench.commands.working import do_runs
+
+
+@click.command("run")
+@click.argument("name", metavar="SUITE|TASK")
+@click.option("--method", help="For a task: the method to run on it.")
+@click.option("--label", help="The row's name in tables. [default: the method and the knobs that are set]")
+@click.option("--budget", "budgets", multiple=True, help="0.1, 10% or 18M; may be repeated. [default: the task's]")
+@click.option("--seeds", help="Such as 0-9 or 0,3. [default: the suite's or the task's]")
+@set_option
+@plugin_option
+@runs_option
+@workers_option
+@device_option
+@checkpoint_option
+def run(
+    name: str,
+    method: str | None,
+    label: str | None,
+    budgets: tuple[str, ...],
+    seeds: str | None,
+    settings: tuple[str, ...],
+    plugins: tuple[str, ...],
+    runs: Path,
+    workers: int | None,
+    device: str | None,
+    checkpoint_seconds: float,
+) -> None:
+    """Do every run of a suite, or of one method on a task. What is done already is not done again.
+
+    \b
+    Example:  npasbench run digits15-wrn-10-1 --method roast --budget 0.1 --seeds 0-2
+    """
+    knobs = read_knobs(settings)
+    label = label or (label_for(method, knobs) if method else None)
+    specs = plan_runs(name, method, label, knobs, budgets, read_seeds(seeds), plugins)
+    sys.exit(
+        do_runs(
+            specs,
+            runs,
+            workers=workers,
+            device=device,
+            checkpoint_seconds=checkpoint_seconds,
+            go_on=shlex.join(["npasbench", *sys.argv[1:]]),
+        )
+    )

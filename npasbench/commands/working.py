@@ -1,0 +1,95 @@
+"""Doing planned runs on this machine and telling the user how it went: shared by run, quickstart and retry."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from npasbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from npasbench.commands.display import RunDisplay
+    from npasbench.plan import RunSpec
+
+
+def do_runs(
+    specs: Sequence[RunSpec],
+    root: Path,
+    *,
+    workers: int | None,
+    device: str | None,
+    checkpoint_seconds: float,
+    go_on: str,
+    quiet: bool = False,
+) -> int:
+    """Do what is open of ``specs``; returns the exit code. ``go_on`` is the command that goes on after an interruption."""
+    from npasbench.commands.display import RunDisplay
+    from npasbench.running.dispatch import run_local
+    from npasbench.running.rundir import RunDirectory
+    from npasbench.running.worker import Options
+
+    options = Options(pick_device(device), checkpoint_seconds)
+    directories = [RunDirectory.of(root, spec) for spec in specs]
+    waiting = [spec for spec, directory in zip(specs, directories, strict=True) if directory.open_to_work()]
+    failed = sum(directory.failure_file.exists() and not directory.result_file.exists() for directory in directories)
+    _announce(len(specs), len(waiting), failed, root)
+    with RunDisplay(len(waiting), quiet=quiet) as display:
+        try:
+            if waiting:
+                run_local(waiting, root, workers or _cores(options.device), options, display)
+        except KeyboardInterrupt:
+            click.echo(
+                f"Stopped: {display.states.total()} of {len(waiting)} runs ended, the others keep their checkpoints."
+            )
+            click.echo(f"Go on with: {go_on}")
+            return 130
+    return _sum_up(display, len(waiting), root, go_on) or int(failed > 0)
+
+
+def pick_device(given: str | None) -> str:
+    """The device to work on: as given, else CUDA if there is one.
+
+    Raises:
+        UsageError: for a device that this machine does not have.
+    """
+    import torch
+
+    if given is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(given)
+        torch.empty(1, device=device)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"Device '{given}' cannot be used here: {reason}. Try --device cpu.") from None
+    return str(device)
+
+
+def _cores(device: str) -> int:
+    return len(os.sched_getaffinity(0)) if device == "cpu" and hasattr(os, "sched_getaffinity") else 1
+
+
+def _announce(total: int, waiting: int, failed: int, root: Path) -> None:
+    parts = [f"{total} runs, {waiting} to do"]
+    if failed:
+        parts.append(f"{failed} failed earlier (see 'npasbench status {root}', repeat with 'npasbench retry {root}')")
+    click.echo(", ".join(parts) + ".")
+
+
+def _sum_up(display: RunDisplay, waiting: int, root: Path, go_on: str) -> int:
+    """Say how the runs ended; 1 if one failed or was left over."""
+    for (cell, state), reason in sorted(display.reasons.items()):
+        click.echo(f"{state}: {cell}: {reason}")
+    if waiting:
+        ended = ", ".join(f"{number} {state}" for state, number in sorted(display.states.items())) or "none ended"
+        click.echo(f"{waiting} runs: {ended}.")
+    left = waiting - display.states.total()
+    if left > 0:
+        click.echo(f"{left} runs are held by other workers or were interrupted. Go on with: {go_on}")
+    if display.states["failed"]:
+        click.echo(f"What failed: npasbench status {root}; once mended: npasbench retry {root}")
+    return 1 if display.states["failed"] or left > 0 else 0

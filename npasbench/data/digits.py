@@ -1,0 +1,39 @@
+"""The 1,797 handwritten digits of 8x8 pixels that ship with scikit-learn: real data without a download."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+from npasbench import card
+from npasbench.data.dataset import DataSet, draw_of_each_class
+from npasbench.errors import UsageError
+
+CLASSES = 10
+INPUT_SHAPE = (1, 8, 8)
+_WHITE = 16
+
+
+def split(data: card.Data, seed: int) -> DataSet:
+    """``train_per_class`` images of each class, drawn by the seed, to train on; all others to test.
+
+    Raises:
+        UsageError: without ``train_per_class``, since the set has no test images of its own, or if it is too large.
+    """
+    if data.train_per_class is None:
+        raise UsageError("'digits' has no test set of its own: set train_per_class; what is not drawn is tested.")
+    inputs, labels = _read()
+    drawn = draw_of_each_class(labels, CLASSES, data.train_per_class, seed)
+    return DataSet("digits", inputs[drawn], labels[drawn], inputs[~drawn], labels[~drawn], CLASSES)
+
+
+@functools.cache
+def _read() -> tuple[Tensor, Tensor]:
+    """All images ``[1797, 1, 8, 8]`` with pixels from 0 to 1, and labels; read once a process, never handed out."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    images = torch.tensor(pixels, dtype=torch.float32).view(-1, *INPUT_SHAPE) / _WHITE
+    return images, torch.tensor(labels, dtype=torch.int64)

@@ -1,0 +1,126 @@
+"""Counting trained scalars, by kind: the number that a budget is held against.
+
+Every trained parameter counts once, however many slots or views it has. A pruned parameter counts what its mask keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.LocalResponseNorm,
+)
+_BANKED = frozenset({"bank", "templates", "convolution", "linear", "attention", "embedding", "classifier"})
+
+
+@dataclass(frozen=True)
+class Count:
+    """Trained scalars by kind; ``total`` is what a budget limits."""
+
+    by_kind: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """All trained scalars needed at inference."""
+        return sum(self.by_kind.values())
+
+    @property
+    def bank_params(self) -> int:
+        """The papers' count: weights of layers and what they are generated from, without norms, biases, coefficients."""
+        return sum(number for kind, number in self.by_kind.items() if kind in _BANKED)
+
+    def as_dict(self) -> dict[str, int]:
+        """By kind, and ``total`` last."""
+        return {**self.by_kind, "total": self.total}
+
+
+def count(network: nn.Module, *, masks: Mapping[str, Tensor] | None = None) -> Count:
+    """Count the trained scalars of a network.
+
+    ``masks`` holds bool tensors by parameter name; without it the network's own ``masks`` are used if it has some.
+    Kinds of a weight generator's parameters are the first part of their names (*bank*, *coefficients*, ...); others are
+    *convolution*, *linear*, *attention*, *embedding*, *classifier* (each network's last linear weight), *norm*, *bias*
+    or *other*.
+    """
+    if masks is None:
+        own = getattr(network, "masks", None)
+        masks = own if isinstance(own, Mapping) else {}
+    kinds = parameter_kinds(network)
+    room = _storage_sizes(network)
+    by_kind: dict[str, int] = {}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        storage = parameter.untyped_storage()._cdata
+        number = int(masks[name].sum()) if name in masks else min(parameter.numel(), room[storage])
+        room[storage] -= min(parameter.numel(), room[storage])
+        by_kind[kinds[name]] = by_kind.get(kinds[name], 0) + number
+    return Count(by_kind)
+
+
+def parameter_kinds(network: nn.Module) -> dict[str, str]:
+    """The kind of each parameter, by its name in the network."""
+    from npasbench.sharing.network import SharedNetwork
+
+    generators = [name for name, module in network.named_modules() if isinstance(module, SharedNetwork)]
+    prefixes = tuple(f"{name}.generator." if name else "generator." for name in generators)
+    classifiers = _classifiers(network)
+    kinds = {}
+    for name, _ in network.named_parameters():
+        prefix = next((p for p in prefixes if name.startswith(p)), None)
+        if prefix is not None:
+            kinds[name] = name.removeprefix(prefix).split(".")[0]
+        else:
+            owner, _, local = name.rpartition(".")
+            kinds[name] = "classifier" if name in classifiers else _kind(network.get_submodule(owner), local)
+    return kinds
+
+
+def _kind(module: nn.Module, local: str) -> str:
+    if isinstance(module, NORMS) or "norm" in type(module).__name__.lower():
+        return "norm"
+    if local == "bias" or local.endswith("_bias"):
+        return "bias"
+    if isinstance(module, nn.modules.conv._ConvNd) and local == "weight":
+        return "convolution"
+    if isinstance(module, nn.Linear) and local == "weight":
+        return "linear"
+    if isinstance(module, nn.Embedding):
+        return "embedding"
+    if isinstance(module, nn.MultiheadAttention) and local.endswith("proj_weight"):
+        return "attention"
+    return "other"
+
+
+def _classifiers(network: nn.Module) -> set[str]:
+    """The weight of the last linear layer of the network, or of each member of an ensemble."""
+    from npasbench.networks.members import Members
+
+    roots = {
+        f"{name}.members.{index}".lstrip("."): member
+        for name, module in network.named_modules()
+        if isinstance(module, Members)
+        for index, member in enumerate(module.members)
+    } or {"": network}
+    found = set()
+    for prefix, root in roots.items():
+        linear = [name for name, module in root.named_modules() if isinstance(module, nn.Linear)]
+        if linear:
+            found.add(".".join(part for part in (prefix, linear[-1], "weight") if part))
+    return found
+
+
+def _storage_sizes(network: nn.Module) -> dict[int, int]:
+    """Scalars that each storage can hold: parameters that are views of one storage share this room."""
+    sizes = {}
+    for parameter in network.parameters():
+        storage = parameter.untyped_storage()
+        sizes[storage._cdata] = storage.nbytes() // parameter.element_size()
+    return sizes

@@ -1,0 +1,117 @@
+"""``model.safetensors``: a trained network as nothing but the numbers that are counted, plus BatchNorm's running statistics.
+
+Of a pruned parameter only what its mask keeps is stored. Masks (as packed bits) and other integers of the structure lie
+beside the floats; facts are JSON in the header.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from npasbench.errors import MethodError, RunError
+from npasbench.method import Method, Structure
+from npasbench.running.files import atomic
+
+_RUNNING = ("running_mean", "running_var")
+
+
+def write_model(path: Path, method: Method, network: nn.Module) -> int:
+    """Store a trained network; returns the number of trained scalars written.
+
+    Raises:
+        MethodError: if the structure hides floats.
+    """
+    structure = method.structure(network)
+    for name, tensor in structure.tensors.items():
+        if tensor.is_floating_point() or tensor.is_complex():
+            raise MethodError(
+                f"{method.name}.structure holds '{name}' as {tensor.dtype}; trained numbers belong into parameters."
+            )
+    numbers = {f"parameter.{name}": value for name, value in _stored(network, structure).items()}
+    written = sum(value.numel() for value in numbers.values())
+    tensors = {**numbers, **{f"running.{name}": value for name, value in _running(network).items()}}
+    tensors |= {f"mask.{name}": _pack(mask) for name, mask in structure.masks.items()}
+    tensors |= {f"structure.{name}": value for name, value in structure.tensors.items()}
+    content = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic(path) as file:
+        file.write(save(content, metadata={"facts": json.dumps(dict(structure.facts))}))
+    return written
+
+
+def read_model(path: Path, method: Method, network: nn.Module) -> int:
+    """Fill a newly built network from a file; whatever the file does not hold becomes NaN. Returns the scalars read.
+
+    Raises:
+        RunError: if the file is damaged or does not fit the network.
+    """
+    try:
+        tensors, facts = _read(path)
+        masks = {name: _unpack(bits, network.get_parameter(name)) for name, bits in _part(tensors, "mask.").items()}
+        method.restore(network, Structure(masks, _part(tensors, "structure."), facts))
+        return _fill(network, masks, _part(tensors, "parameter."), _part(tensors, "running."))
+    except (OSError, KeyError, ValueError, RuntimeError, AttributeError) as error:
+        raise RunError(f"{path} does not fit its run: {error}. Remove the run's folder and run again.") from error
+
+
+def _fill(network: nn.Module, masks: dict[str, Tensor], numbers: dict[str, Tensor], running: dict[str, Tensor]) -> int:
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter.fill_(torch.nan)
+        for name, parameter in network.named_parameters():
+            if name not in numbers:
+                continue
+            if name in masks:
+                parameter.zero_()
+                parameter[masks[name].to(parameter.device)] = numbers[name].to(parameter)
+            else:
+                parameter.copy_(numbers[name])
+        for name, buffer in _running(network).items():
+            buffer.copy_(running[name])
+    return sum(value.numel() for value in numbers.values())
+
+
+def _stored(network: nn.Module, structure: Structure) -> dict[str, Tensor]:
+    """Every trained parameter once, masked ones as the vector of what remains."""
+    return {
+        name: parameter[structure.masks[name]] if name in structure.masks else parameter
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def _running(network: nn.Module) -> dict[str, Tensor]:
+    return {name: buffer for name, buffer in network.named_buffers() if name.rpartition(".")[2] in _RUNNING}
+
+
+def running_statistics(network: nn.Module) -> int:
+    """Scalars in BatchNorm's running means and variances: listed apart, the same for every method on an architecture."""
+    return sum(buffer.numel() for buffer in _running(network).values())
+
+
+def _pack(mask: Tensor) -> Tensor:
+    return torch.from_numpy(np.packbits(mask.cpu().numpy().reshape(-1)))
+
+
+def _unpack(bits: Tensor, parameter: Tensor) -> Tensor:
+    flat = np.unpackbits(bits.numpy(), count=parameter.numel()).astype(bool)
+    return torch.from_numpy(flat).view(parameter.shape)
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        facts: dict[str, Any] = json.loads((file.metadata() or {}).get("facts", "{}"))
+    return tensors, facts

@@ -1,0 +1,155 @@
+"""From a suite, or a task and a method, to runs: every task x method x budget x seed, each with its fingerprint."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from npasbench.budget import Budget, canonical, resolve
+from npasbench.card import Card, Entry, Suite, fingerprint
+from npasbench.registry import Registry, create
+
+
+class RunSpec(BaseModel):
+    """One run, fully resolved. The label, paths and plugins' places are not in its fingerprint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Card
+    label: str
+    method: str
+    method_version: int
+    knobs: dict[str, Any]
+    budget: str
+    budget_parameters: int = Field(gt=0)
+    dense_parameters: int = Field(gt=0)
+    seed: int = Field(ge=0)
+    plugins: tuple[str, ...] = ()
+
+    @cached_property
+    def cell_fingerprint(self) -> str:
+        """The fingerprint of what all seeds of a cell have in common."""
+        return fingerprint(self._decides())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that decides the result, every default included."""
+        return fingerprint({**self._decides(), "seed": self.seed})
+
+    @property
+    def folder(self) -> Path:
+        """The run directory, relative to the folder of all runs."""
+        return self.cell_folder / f"seed{self.seed}-{self.fingerprint[:8]}"
+
+    @property
+    def cell_folder(self) -> Path:
+        """The folder of all seeds of this cell."""
+        return Path(self.task.name) / self.label / self.budget
+
+    @property
+    def resolved_budget(self) -> Budget:
+        """The budget as methods see it."""
+        return Budget(self.budget, self.budget_parameters, self.dense_parameters, self.task.accounting)
+
+    def command(self, task: str | None = None) -> str:
+        """The command line that repeats this run."""
+        words = ["npasbench", "run", task or self.task.name, "--method", self.method, "--label", self.label]
+        words += ["--budget", self.budget, "--seeds", str(self.seed)]
+        for knob, value in self.knobs.items():
+            words += ["--set", f"{knob}={value if isinstance(value, str) else _toml(value)}"]
+        for plugin in self.plugins:
+            words += ["--plugin", plugin]
+        return shlex.join(words)
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``spec.json`` holds."""
+        content = self.model_dump(mode="json", by_alias=True)
+        return {**content, "task_fingerprint": self.task.fingerprint, "fingerprint": self.fingerprint}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> RunSpec:
+        """The spec that :meth:`as_json` gave."""
+        return cls.model_validate({k: v for k, v in content.items() if k not in ("task_fingerprint", "fingerprint")})
+
+    def _decides(self) -> dict[str, Any]:
+        return {
+            "task": self.task.fingerprint,
+            "method": self.method,
+            "method_version": self.method_version,
+            "knobs": self.knobs,
+            "budget": self.budget,
+            "budget_parameters": self.budget_parameters,
+        }
+
+
+def plan_suite(
+    suite: Suite, registry: Registry, *, budgets: Sequence[str] = (), seeds: Sequence[int] = ()
+) -> list[RunSpec]:
+    """All runs of a suite, seeds outermost, so that a plan that is cut short has every cell."""
+    cards = [registry.card(name) for name in suite.tasks]
+    specs = [
+        spec
+        for card in cards
+        for entry in suite.entry
+        for spec in plan_entry(
+            card, entry, registry, budgets=budgets or suite.budgets or (), seeds=seeds or suite.seeds or ()
+        )
+    ]
+    return sorted(specs, key=lambda spec: spec.seed)
+
+
+def plan_entry(
+    card: Card, entry: Entry, registry: Registry, *, budgets: Sequence[str] = (), seeds: Sequence[int] = ()
+) -> list[RunSpec]:
+    """All runs of one entry on one task, by default at the card's budgets and seeds."""
+    method = registry.method(entry.method)
+    settings = create(method, entry.set, entry.method).settings
+    dense = dense_parameters(card)
+    resolved = [resolve(budget, dense, card.accounting) for budget in (budgets or card.budgets)]
+    return [
+        RunSpec(
+            task=card,
+            label=entry.label,
+            method=entry.method,
+            method_version=method.version,
+            knobs=settings.model_dump(mode="json"),
+            budget=canonical(budget.text),
+            budget_parameters=budget.parameters,
+            dense_parameters=dense,
+            seed=seed,
+            plugins=registry.plugins,
+        )
+        for seed in (seeds or card.seeds)
+        for budget in resolved
+    ]
+
+
+def dense_parameters(card: Card) -> int:
+    """The trained scalars of a task's dense network(s)."""
+    from npasbench.data import describe
+
+    classes, input_shape = describe(card.data.set)
+    return _dense_parameters(card.members, classes, input_shape)
+
+
+@lru_cache(maxsize=64)
+def _dense_parameters(members: tuple[str, ...], classes: int, input_shape: tuple[int, ...]) -> int:
+    import torch
+
+    from npasbench.measuring.count import count
+    from npasbench.networks import architecture
+
+    with torch.device("meta"):
+        networks = [architecture(name, classes=classes, input_shape=input_shape).create() for name in members]
+    return sum(count(network).total for network in networks)
+
+
+def _toml(value: Any) -> str:
+    import json
+
+    return json.dumps(value)

@@ -1,0 +1,98 @@
+"""A dense network some of whose weights are switched off: what pruning methods are made of."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from npasbench.errors import BudgetTooSmall, MethodError
+from npasbench.measuring.count import count
+from npasbench.sharing.layers import LayerSpec
+
+
+class MaskedNetwork(nn.Module):
+    """``architecture`` whose ``layers`` carry masks: True where a weight remains. A masked weight is zero and stays so.
+
+    ``keep`` is how many weights of the layers may remain at the end, given what else the ``budget`` has to hold. Masks
+    are by parameter name in this network, the form in which :class:`~npasbench.method.Structure` keeps them.
+
+    Raises:
+        BudgetTooSmall: if the budget does not leave at least one weight for each layer.
+    """
+
+    def __init__(self, architecture: nn.Module, layers: Sequence[LayerSpec], budget: int) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.layers = tuple(layers)
+        self.prunable = sum(layer.size for layer in layers)
+        self.rest = count(architecture).total - self.prunable
+        if budget - self.rest < len(layers):
+            raise BudgetTooSmall(smallest=self.rest + len(layers))
+        self.keep = min(self.prunable, budget - self.rest)
+        for index, layer in enumerate(layers):
+            self.register_buffer(f"mask{index}", torch.ones(layer.shape, dtype=torch.bool), persistent=False)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The architecture's own forward."""
+        return self.architecture(*args, **kwargs)
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """The masks by parameter name."""
+        return {f"architecture.{layer.name}": self.get_buffer(f"mask{i}") for i, layer in enumerate(self.layers)}
+
+    @masks.setter
+    def masks(self, masks: Mapping[str, Tensor]) -> None:
+        own = self.masks
+        if set(masks) != set(own):
+            raise MethodError(f"Masks are for {sorted(masks)[:3]} ..., but this network has {sorted(own)[:3]} ...")
+        for name, mask in masks.items():
+            own[name].copy_(mask)
+        self.apply_masks()
+
+    @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """The prunable weights by parameter name."""
+        return {f"architecture.{layer.name}": self.architecture.get_parameter(layer.name) for layer in self.layers}
+
+    def apply_masks(self) -> None:
+        """Set every masked weight to zero."""
+        masks = self.masks
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                weight.mul_(masks[name])
+
+    def mask_gradients(self) -> None:
+        """Drop the gradients of masked weights, so that no momentum gathers there."""
+        masks = self.masks
+        for name, weight in self.weights.items():
+            if weight.grad is not None:
+                weight.grad.mul_(masks[name])
+
+    def keep_largest(self, scores: Mapping[str, Tensor], keep: int) -> None:
+        """Keep exactly the ``keep`` weights of the largest scores over all layers, and switch off the others.
+
+        Raises:
+            MethodError: if a layer would be left without any weight.
+        """
+        names = list(scores)
+        flat = torch.cat([scores[name].detach().flatten() for name in names])
+        kept = torch.zeros_like(flat, dtype=torch.bool)
+        kept[flat.topk(keep).indices] = True
+        parts = torch.split(kept, [scores[name].numel() for name in names])
+        masks = {name: part.view_as(scores[name]) for name, part in zip(names, parts, strict=True)}
+        empty = [name.removeprefix("architecture.") for name, mask in masks.items() if not bool(mask.any())]
+        if empty:
+            raise MethodError(
+                f"Layer collapse: keeping the {keep:,} largest scores leaves nothing of {', '.join(empty[:3])}. "
+                "Take a larger budget, or prune layer by layer."
+            )
+        self.masks = {**self.masks, **masks}
+
+    def export(self) -> nn.Module:
+        """The architecture as a plain dense network with zeros where weights were removed."""
+        return copy.deepcopy(self.architecture)

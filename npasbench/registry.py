@@ -1,0 +1,215 @@
+"""Where names become methods, cards and suites: entry points and ``--plugin`` files, looked up when asked for.
+
+Entry-point groups: ``npasbench.methods`` (a :class:`~npasbench.method.Method` class each) and ``npasbench.tasks`` (a
+package that holds cards ``*.toml`` and ``suites/*.toml``). A plugin that fails to import is named with its error when
+it is asked for, and stops nobody else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from npasbench.card import Card, Suite, kind_of, read_card, read_suite
+from npasbench.errors import NpasbenchError, PluginError, UnknownName, UsageError
+
+if TYPE_CHECKING:
+    from npasbench.method import Method
+
+METHODS = "npasbench.methods"
+TASKS = "npasbench.tasks"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a method comes from: an installed entry point, or a class in a plugin."""
+
+    name: str
+    origin: str
+    entry_point: EntryPoint | None = None
+    method: type[Method] | None = None
+
+    def load(self) -> type[Method]:
+        """Import the class.
+
+        Raises:
+            PluginError: naming the plugin and its error.
+        """
+        from npasbench.method import Method
+
+        if self.method is not None:
+            return self.method
+        try:
+            loaded = self.entry_point.load() if self.entry_point else None
+        except Exception as error:
+            raise PluginError(f"Method '{self.name}' ({self.origin}) cannot be imported: {_say(error)}.") from error
+        if not (inspect.isclass(loaded) and issubclass(loaded, Method)):
+            raise PluginError(
+                f"Method '{self.name}' ({self.origin}) is {loaded!r}, not a subclass of npasbench.api.Method."
+            )
+        return loaded
+
+
+class Registry:
+    """All methods, cards and suites that can be named, given the ``--plugin`` files or modules of this call."""
+
+    def __init__(self, plugins: Sequence[str] = ()) -> None:
+        self.plugins = tuple(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins)
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        """Every method by name; a ``--plugin`` wins over an installed entry point of the same name."""
+        installed = {e.name: Source(e.name, _origin(e), entry_point=e) for e in entry_points(group=METHODS)}
+        plugged = {name: source for plugin in self.plugins for name, source in _plugged(plugin).items()}
+        return dict(sorted({**installed, **plugged}.items()))
+
+    def method(self, name: str) -> type[Method]:
+        """The class of a method.
+
+        Raises:
+            UnknownName: with the nearest names.
+            PluginError: if its plugin cannot be imported.
+        """
+        if name not in self.sources:
+            raise UnknownName("method", name, self.sources, "A method of your own is named with --plugin FILE.py.")
+        return self.sources[name].load()
+
+    @cached_property
+    def files(self) -> dict[str, Path]:
+        """Every installed card and suite by name."""
+        folders = [Path(folder) for e in entry_points(group=TASKS) for folder in _folders(e)]
+        return {
+            path.stem: path
+            for folder in folders
+            for path in sorted([*folder.glob("*.toml"), *folder.glob("suites/*.toml")])
+        }
+
+    def names(self, kind: type[Card] | type[Suite]) -> list[str]:
+        """The names of all installed cards, or of all suites."""
+        return [name for name, path in self.files.items() if (path.parent.name == "suites") == (kind is Suite)]
+
+    def card(self, name: str) -> Card:
+        """A card by name, or by the path of its file.
+
+        Raises:
+            UnknownName: with the nearest names.
+            CardError: if the file is broken.
+        """
+        if name.endswith(".toml"):
+            return read_card(Path(name))
+        if name not in self.names(Card):
+            raise UnknownName(
+                "task", name, self.names(Card), "A card of your own is named by its path, ending in .toml."
+            )
+        return read_card(self.files[name])
+
+    def suite_or_card(self, name: str) -> Suite | Card:
+        """A suite or a card, by name or path; errors as for :meth:`card`."""
+        if name.endswith(".toml"):
+            return read_suite(Path(name)) if kind_of(Path(name)) is Suite else read_card(Path(name))
+        if name not in self.files:
+            raise UnknownName(
+                "task or suite", name, self.files, "One of your own is named by its path, ending in .toml."
+            )
+        return read_suite(self.files[name]) if name in self.names(Suite) else read_card(self.files[name])
+
+
+def create(method: type[Method], knobs: dict[str, Any], name: str) -> Method:
+    """A method with its knobs set.
+
+    Raises:
+        UnknownName: for a knob that the method does not have.
+        UsageError: for a value that a knob does not take.
+    """
+    known = set(method.knobs.model_fields)
+    for knob in knobs:
+        if knob not in known:
+            raise UnknownName(f"knob of {name}", knob, known)
+    try:
+        return method(method.knobs.model_validate(knobs))
+    except ValidationError as error:
+        first = error.errors()[0]
+        knob = ".".join(map(str, first["loc"])) or "knobs"
+        message = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"Knob '{knob}' of {name} was given {first['input']!r}: {message}.") from None
+
+
+def source_hash(method: type[Method]) -> str | None:
+    """SHA-256 of the file that defines a method, or None where there is none."""
+    path = inspect.getsourcefile(method)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).exists() else None
+
+
+def _plugged(plugin: str) -> dict[str, Source]:
+    """The methods that a plugin file or module defines."""
+    from npasbench.method import Method
+
+    module = _import(plugin)
+    methods = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and issubclass(value, Method)
+        and not inspect.isabstract(value)
+        and value.__module__ == module.__name__
+    ]
+    if not methods:
+        raise PluginError(
+            f"Plugin '{plugin}' defines no method. It needs a class derived from npasbench.api.SharingMethod or Method."
+        )
+    return {method.name: Source(method.name, plugin, method=method) for method in methods}
+
+
+def _import(plugin: str) -> ModuleType:
+    try:
+        if not plugin.endswith(".py"):
+            return importlib.import_module(plugin)
+        name = "npasbench_plugin_" + hashlib.sha256(plugin.encode()).hexdigest()[:12]
+        if name in sys.modules:
+            return sys.modules[name]
+        spec = importlib.util.spec_from_file_location(name, plugin)
+        if spec is None or spec.loader is None:
+            raise ImportError("not a Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        return module
+    except NpasbenchError:
+        raise
+    except FileNotFoundError:
+        raise UsageError(
+            f"There is no plugin file {plugin}. Name an existing .py file, or an importable module."
+        ) from None
+    except Exception as error:
+        raise PluginError(f"Plugin '{plugin}' cannot be imported: {_say(error)}.") from error
+
+
+def _folders(entry_point: EntryPoint) -> list[str]:
+    """The folders of a package of tasks, without importing it."""
+    spec = importlib.util.find_spec(entry_point.value)
+    return list(spec.submodule_search_locations or []) if spec else []
+
+
+def _origin(entry_point: EntryPoint) -> str:
+    package = f"{entry_point.dist.name} {entry_point.dist.version}, " if entry_point.dist else ""
+    return f"{package}{entry_point.value}"
+
+
+def _say(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": .")

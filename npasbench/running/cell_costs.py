@@ -1,0 +1,24 @@
+"""Costs that all seeds of a cell share: measured by whichever run comes first, kept beside the runs."""
+
+from __future__ import annotations
+
+import json
+
+from npasbench.measuring.cost import measure
+from npasbench.plan import RunSpec
+from npasbench.running.files import publish
+from npasbench.running.rundir import RunDirectory
+from npasbench.training.loop import Training
+
+
+def measured(directory: RunDirectory, spec: RunSpec, training: Training) -> dict[str, float | None]:
+    """MACs, times and memory of the cell; see docs/budgets.md for what each means."""
+    path = directory.path.parent / f"costs-{spec.cell_fingerprint[:8]}.json"
+    try:
+        costs: dict[str, float | None] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        batch = next(iter(training.batches.epoch(0)))
+        costs = measure(training.network, batch, training.losses)
+        path.unlink(missing_ok=True)
+        publish(path, json.dumps(costs).encode())
+    return costs

@@ -1,0 +1,179 @@
+"""Claims: a worker takes a run by creating its lease file, renews it, and loses it if it stops renewing.
+
+The lease file is created with O_EXCL, so one worker wins. Its modification time is its pulse. A lease is stale when
+its holder ran on this machine and is gone, or when the pulse is older than :data:`STALE_AFTER` by the file system's own
+clock. A stale lease is renamed to a unique name, so that again one wins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import socket
+import threading
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from npasbench.running.files import writing
+
+RENEW_EVERY = 10.0
+STALE_AFTER = 90.0
+
+
+@dataclass
+class Lease:
+    """A run held by this process; :meth:`renew` keeps it, :meth:`release` gives it back."""
+
+    path: Path
+    token: str
+
+    @classmethod
+    def claim(cls, path: Path) -> Lease | None:
+        """Take the run, or None if somebody else holds it.
+
+        Raises:
+            RunError: if the folder cannot be written to.
+        """
+        if path.exists() and not _take_over(path):
+            return None
+        token = uuid.uuid4().hex
+        content = json.dumps({"token": token, **_identity()})
+        with writing(path):
+            handle = _create(path)
+        if handle is None:
+            return None
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(content)
+        return cls(path, token)
+
+    def is_mine(self) -> bool:
+        """Whether this worker still holds the run."""
+        return _read(self.path).get("token") == self.token
+
+    def renew(self) -> None:
+        """Give a sign of life."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path)
+
+    def release(self) -> None:
+        """Give the run back, if it is still held."""
+        if self.is_mine():
+            self.path.unlink(missing_ok=True)
+
+    @staticmethod
+    def is_held(path: Path) -> bool:
+        """Whether a living worker holds the run."""
+        return path.exists() and not _is_stale(path, _read(path))
+
+
+@contextlib.contextmanager
+def kept_alive(lease: Lease) -> Any:
+    """Renew a lease from a background thread while the block runs."""
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(RENEW_EVERY):
+            lease.renew()
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield lease
+    finally:
+        over.set()
+        thread.join()
+
+
+def _create(path: Path) -> int | None:
+    try:
+        return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        return None
+
+
+def _take_over(path: Path) -> bool:
+    """Move a stale lease out of the way; True if the place is free now."""
+    seen = _read(path)
+    if not _is_stale(path, seen):
+        return False
+    aside = path.with_name(f".stale-{uuid.uuid4().hex}")
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return True
+    if _read(aside).get("token") != seen.get(
+        "token"
+    ):  # somebody was quicker and this is their fresh lease: put it back
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, path)
+        aside.unlink(missing_ok=True)
+        return False
+    aside.unlink(missing_ok=True)
+    return True
+
+
+def _is_stale(path: Path, content: dict[str, Any]) -> bool:
+    me = _identity()
+    if content.get("machine") == me["machine"] and content.get("pid"):
+        return _started(int(content["pid"])) != content.get("started")
+    try:
+        return _now(path.parent) - path.stat().st_mtime > STALE_AFTER
+    except FileNotFoundError:
+        return True
+
+
+def _now(folder: Path) -> float:
+    """The file system's clock, which all workers share."""
+    probe = folder / f".clock-{uuid.uuid4().hex}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:
+        return 0.0
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _identity() -> dict[str, Any]:
+    return {"machine": _machine(), "pid": os.getpid(), "started": _started(os.getpid())}
+
+
+@functools.cache
+def _machine() -> str:
+    """This machine, boot and process namespace: within it a process number means something."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return "/".join(parts)
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, in the kernel's ticks, or None if it is gone: tells a reused number from the holder."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rsplit(")", 1)[1].split()
+    except OSError:
+        return _alive(pid)
+    return None if fields[0] == "Z" else fields[19]
+
+
+def _alive(pid: int) -> str | None:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        return "alive"
+    return "alive" if not Path("/proc/self/stat").exists() else None

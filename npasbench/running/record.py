@@ -1,0 +1,102 @@
+"""What ``result.json`` holds: a versioned schema, strict on reading, NaN as NaN and missing as null."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from npasbench.errors import RunError
+
+SCHEMA = 1
+State = Literal["done", "refused", "skipped", "over-budget"]
+
+
+class Certificate(BaseModel):
+    """A process that did not train rebuilt the network from the spec and the stored numbers, and predicted again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    passed: bool
+    floats: int
+    """Trained scalars in ``model.safetensors``: must equal the count."""
+    differing_predictions: int
+    """Test examples on which both processes disagree: must be 0."""
+    dead: int
+    """Counted entries that never receive a gradient and whose randomisation changes no output."""
+    detail: str = ""
+
+
+class Record(BaseModel):
+    """The result of one run; written once, last, and never changed."""
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+
+    schema_: Literal[1]
+    state: State
+    reason: str = ""
+    """Why a run is refused, skipped or over budget."""
+    smallest: int | None = None
+    """The smallest number of parameters with which a refused method can be built, where known."""
+    task: str
+    task_version: int
+    task_fingerprint: str
+    fingerprint: str
+    label: str
+    method: str
+    method_version: int
+    knobs: dict[str, Any]
+    seed: int
+    budget: str
+    budget_parameters: int
+    dense_parameters: int
+    accounting: str = "total"
+    parameters: dict[str, int] = {}
+    """By kind, and ``total``."""
+    bank_params: int | None = None
+    effective_parameters: int | None = None
+    side_information_bits: int | None = None
+    running_statistics: int | None = None
+    metrics: dict[str, float] = {}
+    """``accuracy`` (0 to 1), ``nll`` (nats), ``ece`` (0 to 1), for the last epoch on the test set."""
+    test_examples: int | None = None
+    costs: dict[str, float | None] = {}
+    """Seconds unless the name says otherwise; see docs/budgets.md."""
+    certificate: Certificate | None = None
+    provenance: dict[str, Any] = {}
+
+    @property
+    def trial(self) -> bool:
+        """A result from a tree with uncommitted changes: shown, marked, never ranked."""
+        return bool(self.provenance.get("dirty"))
+
+
+def write_text(record: Record) -> str:
+    """The record as JSON text; NaN is written as ``NaN``."""
+    content = record.model_dump()
+    return json.dumps({"schema": content.pop("schema_"), **content}, indent=1)
+
+
+def read(path: Path) -> Record:
+    """Read a result.
+
+    Raises:
+        RunError: naming the file and what is wrong with it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content.get("schema") if isinstance(content, dict) else None
+        if version != SCHEMA:
+            raise RunError(
+                f"{path} has schema {version!r}; this npasbench reads {SCHEMA}. Update npasbench, or remove the file."
+            )
+        content["schema_"] = content.pop("schema")
+        return Record.model_validate(content)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunError(f"{path} cannot be read: {error}. Remove it and run again.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise RunError(f"{path} is not a result: key '{key}': {first['msg']}. Remove it and run again.") from None

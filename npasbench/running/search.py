@@ -1,0 +1,144 @@
+"""A method's search: throw-away networks trained through the harness, each a checkpointed stage whose cost is recorded."""
+
+from __future__ import annotations
+
+import copy
+import re
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from npasbench import streams
+from npasbench.data.batches import Batches
+from npasbench.errors import UsageError
+from npasbench.method import Findings, Method
+from npasbench.plan import RunSpec
+from npasbench.problem import Problem
+from npasbench.running.files import atomic
+from npasbench.running.rundir import RunDirectory
+from npasbench.running.watch import RunObserver, Stopped
+from npasbench.training.checkpoint import read_checkpoint, write_checkpoint
+from npasbench.training.loop import EpochRow, Training
+from npasbench.training.recipe import place
+
+
+def find(method: Method, problem: Problem, context: HarnessSearch, kept: Path) -> Findings:
+    """The method's findings, from the run directory if an earlier attempt left them there."""
+    if type(method).search is Method.search:
+        return Findings()
+    if kept.exists():
+        content = torch.load(kept, weights_only=True)
+        context.restore_costs(content["costs"])
+        return Findings(content["facts"], content["tensors"])
+    findings = method.search(problem, context)
+    content = {"facts": dict(findings.facts), "tensors": dict(findings.tensors), "costs": context.costs()}
+    with atomic(kept) as file:
+        torch.save(content, file)
+    return findings
+
+
+class HarnessSearch:
+    """What a search sees: the run's seed, and a training loop over training data only."""
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        spec: RunSpec,
+        method: Method,
+        batches: Batches,
+        device: torch.device,
+        observer: RunObserver,
+    ) -> None:
+        self.seed = spec.seed
+        self._directory, self._spec, self._method = directory, spec, method
+        self._batches, self._device, self._observer = batches, device, observer
+        self._costs: dict[str, float | None] = {}
+
+    def train(self, name: str, network: nn.Module, *, epochs: int | None = None, lr: float | None = None) -> nn.Module:
+        """Train a throw-away network as stage ``name``; a finished stage returns its trained network at once.
+
+        Raises:
+            UsageError: for a name that cannot be a file's.
+        """
+        if not re.fullmatch(r"[a-z0-9-]{1,40}", name):
+            raise UsageError(f"A search stage is named with a-z, 0-9 and -, not '{name}'.")
+        recipe = self._spec.task.recipe
+        optimizer = recipe.optimizer.model_copy(update={"lr": lr or recipe.optimizer.lr})
+        recipe = recipe.model_copy(update={"epochs": epochs or recipe.epochs, "optimizer": optimizer})
+        torch.manual_seed(streams.stream_seed(self.seed, f"search/{name}"))
+        network = place(network, recipe, self._device)
+        training = Training(self._method, network, recipe, self._batches, self._device)
+        stage = _Stage(self._directory.path / f"stage-{name}.pt", self._observer)
+        seconds, flops = stage.run(training)
+        self._add(search_seconds=seconds, search_epochs=float(recipe.epochs), search_flops=flops)
+        return network
+
+    def costs(self) -> dict[str, float | None]:
+        """Seconds, epochs and FLOPs of all stages; empty without a search."""
+        return dict(self._costs)
+
+    def restore_costs(self, costs: dict[str, float | None]) -> None:
+        """The costs of a search that an earlier attempt finished."""
+        self._costs = dict(costs)
+
+    def _add(self, **costs: float) -> None:
+        for name, cost in costs.items():
+            self._costs[name] = (self._costs.get(name) or 0.0) + cost
+
+
+class _Stage:
+    """The observer of one stage: its own checkpoint file, the run's wish to stop."""
+
+    def __init__(self, path: Path, observer: RunObserver) -> None:
+        self.path, self.observer = path, observer
+        self.before = 0.0
+        self.flops = 0.0
+        self.begun = self.saved = time.monotonic()
+
+    def run(self, training: Training) -> tuple[float, float]:
+        """Train to the end, or return at once if that was done before; gives seconds and FLOPs over all attempts."""
+        state, _ = read_checkpoint(self.path, training.device)
+        if state is not None:
+            training.load(state["training"])
+            self.before, self.flops = state["seconds"], state["flops"]
+        else:
+            self.flops = _flops_of_a_step(training) * training.steps
+        if training.step < training.steps:
+            training.run(self)
+            self._save(training)
+        return self._seconds(), self.flops
+
+    def after_step(self, training: Training) -> None:
+        if self.observer.should_stop():
+            self._save(training)
+            raise Stopped
+        if time.monotonic() - self.saved >= self.observer.checkpoint_seconds:
+            self._save(training)
+
+    def after_epoch(self, training: Training, row: EpochRow) -> None:
+        self.observer.tell(
+            {"epoch": row.epoch, "epochs": training.recipe.epochs, "loss": row.loss, "stage": self.path.stem}
+        )
+
+    def _save(self, training: Training) -> None:
+        seconds = self._seconds()
+        write_checkpoint(self.path, {"training": training.state(), "seconds": seconds, "flops": self.flops})
+        self.before, self.begun = seconds, time.monotonic()
+        self.saved = self.begun
+
+    def _seconds(self) -> float:
+        return self.before + time.monotonic() - self.begun
+
+
+def _flops_of_a_step(training: Training) -> float:
+    """Floating-point operations of one forward and backward, counted on a copy."""
+    network = copy.deepcopy(training.network)
+    random = torch.get_rng_state()
+    with FlopCounterMode(display=False) as counter:
+        for loss in training.losses(network, next(iter(training.batches.epoch(0)))):
+            loss.backward()  # type: ignore[no-untyped-call]
+    torch.set_rng_state(random)
+    return float(counter.get_total_flops())

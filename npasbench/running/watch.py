@@ -1,0 +1,93 @@
+"""What surrounds a training in a run directory: checkpoints, metric rows, signs of life, the wish to stop."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from npasbench.errors import RunError
+from npasbench.running.files import atomic, writing
+from npasbench.running.lease import Lease
+from npasbench.running.rundir import RunDirectory
+from npasbench.training.checkpoint import write_checkpoint
+from npasbench.training.loop import EpochRow, Training
+
+_TELL_EVERY = 0.5
+
+
+class Stopped(Exception):
+    """A run was asked to stop, and has written down where it stands."""
+
+
+class RunObserver:
+    """Writes a checkpoint when ``checkpoint_seconds`` have passed (a quarter of that at an epoch's end), and rows.
+
+    Raises from its callbacks:
+        Stopped: after a checkpoint, if ``should_stop`` says so.
+        RunError: if the run was taken over by another worker, or nothing can be written.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        lease: Lease,
+        checkpoint_seconds: float,
+        should_stop: Callable[[], bool],
+        tell: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.directory, self.lease, self.checkpoint_seconds = directory, lease, checkpoint_seconds
+        self.should_stop, self.tell = should_stop, tell
+        self.restarts = 0
+        self._before = 0.0
+        self._begun = self._saved = self._told = time.monotonic()
+        self._rows: list[str] = []
+
+    @property
+    def seconds(self) -> float:
+        """Training time over all restarts."""
+        return self._before + time.monotonic() - self._begun
+
+    def resumed(self, state: dict[str, Any], step: int) -> None:
+        """Take over from an earlier attempt that stood at ``step``; later metric rows are dropped."""
+        self._before, self.restarts = state["seconds"], state["restarts"] + 1
+        self._begun = time.monotonic()
+        rows = [json.dumps(row) + "\n" for row in self.directory.epochs() if row["step"] <= step]
+        with atomic(self.directory.metrics_file) as file:
+            file.write("".join(rows).encode())
+        self.directory.log(f"goes on from step {step}")
+
+    def after_step(self, training: Training) -> None:
+        """Stop or checkpoint, if it is time."""
+        if self.should_stop():
+            self.save(training)
+            raise Stopped
+        if time.monotonic() - self._saved >= self.checkpoint_seconds:
+            self.save(training)
+
+    def after_epoch(self, training: Training, row: EpochRow) -> None:
+        """Note the row; checkpoint if a quarter of the interval has passed."""
+        self._rows.append(json.dumps({**asdict(row), "seconds": round(self.seconds, 3)}) + "\n")
+        now = time.monotonic()
+        if now - self._told >= _TELL_EVERY or training.step == training.steps:
+            self._told = now
+            self._flush()
+            self.tell({"epoch": row.epoch, "epochs": training.recipe.epochs, "loss": row.loss})
+        if now - self._saved >= self.checkpoint_seconds / 4 and training.step < training.steps:
+            self.save(training)
+
+    def save(self, training: Training) -> None:
+        """Write the rows so far and a checkpoint."""
+        self._flush()
+        state = {"training": training.state(), "observer": {"seconds": self.seconds, "restarts": self.restarts}}
+        write_checkpoint(self.directory.checkpoint_file, state)
+        self._saved = time.monotonic()
+
+    def _flush(self) -> None:
+        if not self.lease.is_mine():
+            raise RunError(f"{self.directory.path} was taken over by another worker; this one leaves it alone.")
+        with writing(self.directory.metrics_file), self.directory.metrics_file.open("a", encoding="utf-8") as file:
+            file.write("".join(self._rows))
+        self._rows.clear()

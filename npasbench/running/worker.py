@@ -1,0 +1,143 @@
+"""A worker: claims runs from their directories and does one after another. The same everywhere; dispatch only starts it."""
+
+from __future__ import annotations
+
+import signal
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from npasbench.errors import NpasbenchError, RunError
+from npasbench.plan import RunSpec
+from npasbench.running.certify import client
+from npasbench.running.execute import Surroundings, execute
+from npasbench.running.lease import Lease, kept_alive
+from npasbench.running.rundir import RunDirectory
+from npasbench.running.watch import Stopped
+
+
+@dataclass(frozen=True)
+class Options:
+    """How workers work; nothing here decides a result."""
+
+    device: str = "cpu"
+    checkpoint_seconds: float = 30.0
+
+
+def work(
+    specs: Sequence[RunSpec],
+    root: Path,
+    options: Options,
+    tell: Callable[[dict[str, Any]], None],
+    should_stop: Callable[[], bool],
+    certify: Callable[[RunDirectory], dict[str, Any]] | None,
+) -> None:
+    """Do every run of ``specs`` that is open and that nobody else holds, until none is left or it is time to stop."""
+    for spec in specs:
+        if should_stop():
+            return
+        directory = RunDirectory.of(root, spec)
+        if not directory.open_to_work():
+            continue
+        try:
+            directory.create(spec)
+            lease = Lease.claim(directory.lease_file)
+        except RunError as error:
+            tell({"run": str(spec.folder), "state": "failed", "reason": str(error)})
+            continue
+        if lease is not None:
+            _work_on(directory, spec, lease, options, tell, should_stop, certify)
+
+
+def _work_on(
+    directory: RunDirectory,
+    spec: RunSpec,
+    lease: Lease,
+    options: Options,
+    tell: Callable[[dict[str, Any]], None],
+    should_stop: Callable[[], bool],
+    certify: Callable[[RunDirectory], dict[str, Any]] | None,
+) -> None:
+    """One claimed run: whatever happens to it stops no other."""
+    run = str(spec.folder)
+    around = Surroundings(
+        device=torch.device(options.device),
+        should_stop=should_stop,
+        tell=lambda event: tell({"run": run, "state": "running", **event}),
+        certify=certify,
+        checkpoint_seconds=options.checkpoint_seconds,
+        started=time.monotonic(),
+    )
+    with kept_alive(lease):
+        try:
+            if not directory.open_to_work():
+                return
+            tell({"run": run, "state": "started"})
+            record = execute(directory, spec, lease, around)
+            if record is not None:
+                tell({"run": run, "state": record.state, "reason": record.reason, "metrics": record.metrics})
+        except Stopped:
+            tell({"run": run, "state": "interrupted"})
+        except Exception as error:
+            _fail(directory, spec, lease, error, tell)
+        finally:
+            lease.release()
+
+
+def _fail(
+    directory: RunDirectory, spec: RunSpec, lease: Lease, error: Exception, tell: Callable[[dict[str, Any]], None]
+) -> None:
+    sentence = explain(error, spec)
+    full = "".join(traceback.format_exception(error))
+    try:
+        if lease.is_mine() and not _is_the_machines(error):
+            directory.fail(sentence, full)
+            directory.log(f"failed: {sentence}")
+    except RunError as second:
+        sentence = f"{sentence} ({second})"
+    tell({"run": str(spec.folder), "state": "failed", "reason": sentence})
+
+
+def explain(error: Exception, spec: RunSpec) -> str:
+    """One sentence for what went wrong in a run."""
+    if isinstance(error, NpasbenchError):
+        return str(error)
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+        return "Out of memory. Take a smaller batch or network, or a machine with more memory."
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno} ({frames[-1].name})" if frames else ""
+    return f"Method '{spec.method}' raised {type(error).__name__}: {error}{where}."
+
+
+def _is_the_machines(error: Exception) -> bool:
+    """A full disk or a lost lease is no fault of the run: it stays open and goes on later."""
+    return isinstance(error, RunError)
+
+
+def worker_main(
+    specs: Sequence[RunSpec], root: Path, options: Options, reports: Connection, certifier: Connection, stop: Event
+) -> None:
+    """The main function of a worker process: reports go to the parent, which alone reacts to Ctrl-C."""
+    gone = False
+
+    def tell(event: dict[str, Any]) -> None:
+        nonlocal gone
+        try:
+            reports.send(event)
+        except OSError:
+            gone = True
+
+    def stop_asked() -> bool:
+        return gone or stop.is_set()
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    work(specs, root, options, tell, stop_asked, client(certifier))
+    tell({"state": "leaving"})

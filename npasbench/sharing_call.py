@@ -1,0 +1,68 @@
+"""The Python call: share a model's weights, count them, export a plain network again."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from npasbench import budget as budgets
+from npasbench.building import audited
+from npasbench.errors import UsageError
+from npasbench.measuring.count import Count, count
+from npasbench.method import Findings, Method
+from npasbench.problem import Architecture, Problem
+from npasbench.registry import Registry, create
+
+
+def share(
+    model: nn.Module,
+    method: str,
+    *,
+    budget: str | float,
+    seed: int = 0,
+    exclude: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+    **knobs: Any,
+) -> nn.Module:
+    """A trainable network with the model's architecture whose weights come out of a parameter budget.
+
+    ``budget`` is a fraction of the model's trained scalars (0.1, "10%") or a count from 1000 up ("18M"); ``exclude``
+    names modules or parameters that stay as they are (patterns such as ``"head.*"``); ``knobs`` are the method's.
+    The model itself is not changed; what is not shared is copied from it.
+
+    Raises:
+        UnknownName: for an unknown method or knob, with the nearest ones.
+        BudgetTooSmall: with the smallest budget that the method can meet.
+        UsageError: for a method that needs the harness (a search, or pruning while it trains).
+    """
+    chosen = create(Registry(plugins).method(method), knobs, method)
+    problem = Problem((Architecture.of(model),), budgets.resolve(budget, count(model).total), 0, (), tuple(exclude))
+    reason = chosen.skip(problem)
+    if reason:
+        raise UsageError(f"{method} cannot share this model: {reason}.")
+    if type(chosen).search is not Method.search:
+        raise UsageError(
+            f"{method} searches before it builds; use 'npasbench run', which gives it data to search with."
+        )
+    network = audited(chosen, problem, Findings(), seed)
+    if count(network).total > problem.budget.parameters:
+        raise UsageError(
+            f"{method} meets its budget only while it trains; use 'npasbench run', whose loop calls its hooks."
+        )
+    example = next(model.parameters())
+    return network.to(device=example.device, dtype=example.dtype).train(model.training)
+
+
+def export(network: nn.Module) -> nn.Module:
+    """A plain dense network that gives the same output: generated weights become parameters, pruned ones are zeros."""
+    own = getattr(network, "export", None)
+    plain = own() if callable(own) else copy.deepcopy(network)
+    if not isinstance(plain, nn.Module):
+        raise UsageError(f"{type(network).__name__}.export() returned {type(plain).__name__}, not a torch.nn.Module.")
+    return plain
+
+
+__all__ = ["Count", "count", "export", "share"]

@@ -1,0 +1,139 @@
+"""The training loop: one for all methods, which hook into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from npasbench.card import Recipe
+from npasbench.data.batches import Batches
+from npasbench.errors import MethodError
+from npasbench.method import Batch, Method, Progress, Structure
+from npasbench.training.checkpoint import restore_random_states
+from npasbench.training.recipe import autocast, format_inputs, make_criterion, make_optimizer, make_schedule
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One line of ``metrics.jsonl``: the mean training loss of an epoch (counted from 1) and the rate it ended with."""
+
+    epoch: int
+    step: int
+    loss: float
+    lr: float
+
+
+class Observer(Protocol):
+    """What surrounds a training: checkpoints, log lines, the wish to stop."""
+
+    def after_step(self, training: Training) -> None:
+        """Called after every optimizer step; may raise to stop."""
+
+    def after_epoch(self, training: Training, row: EpochRow) -> None:
+        """Called after every epoch; may raise to stop."""
+
+
+class Training:
+    """A network in training: steps a method's losses through the recipe's optimizer and schedule.
+
+    ``state`` and ``load`` make it exactly resumable after any step. Raises :class:`MethodError` where the loss is no
+    finite number at the end of an epoch.
+    """
+
+    def __init__(
+        self, method: Method, network: nn.Module, recipe: Recipe, batches: Batches, device: torch.device
+    ) -> None:
+        self.method, self.network, self.recipe, self.batches, self.device = method, network, recipe, batches, device
+        self.optimizer = make_optimizer(method.parameter_groups(network), recipe)
+        self.schedule = make_schedule(self.optimizer, recipe, batches.steps_per_epoch)
+        self.criterion = make_criterion(recipe)
+        self.step = 0
+        self.loss_sum = torch.zeros((), device=device)
+
+    @property
+    def steps(self) -> int:
+        """All optimizer steps of the training."""
+        return self.recipe.epochs * self.batches.steps_per_epoch
+
+    @property
+    def progress(self) -> Progress:
+        """Where training stands."""
+        epoch = min(self.step // self.batches.steps_per_epoch, self.recipe.epochs - 1)
+        return Progress(epoch, self.recipe.epochs, self.step, self.steps)
+
+    def run(self, observer: Observer) -> None:
+        """Train from where it stands to the end."""
+        per_epoch = self.batches.steps_per_epoch
+        for epoch in range(self.step // per_epoch, self.recipe.epochs):
+            self.network.train()
+            for batch in self.batches.epoch(epoch, start_step=self.step % per_epoch):
+                self._one_step(batch)
+                last_of_epoch = self.step % per_epoch == 0
+                row = self._end_epoch(epoch) if last_of_epoch else None
+                observer.after_step(self)
+                if row:
+                    observer.after_epoch(self, row)
+
+    def losses(self, network: nn.Module, batch: Batch) -> Iterator[Tensor]:
+        """The method's losses under the recipe's autocast."""
+        inputs = Batch(format_inputs(batch.inputs, self.recipe), batch.labels, batch.indices)
+        source = self.method.losses(network, inputs, self.criterion)
+        while True:
+            with autocast(self.recipe, self.device):
+                loss = next(source, None)
+            if loss is None:
+                return
+            yield loss
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on from here, as tensors, numbers and strings."""
+        structure = self.method.structure(self.network)
+        return {
+            "step": self.step,
+            "loss_sum": self.loss_sum,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "structure": {
+                "masks": dict(structure.masks),
+                "tensors": dict(structure.tensors),
+                "facts": dict(structure.facts),
+            },
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state that :meth:`state` gave, random generators included."""
+        self.method.restore(self.network, Structure(**state["structure"]))
+        self.network.load_state_dict(state["network"])
+        self.optimizer = make_optimizer(self.method.parameter_groups(self.network), self.recipe)
+        self.schedule = make_schedule(self.optimizer, self.recipe, self.batches.steps_per_epoch)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.step = state["step"]
+        self.loss_sum = state["loss_sum"].to(self.device)
+        restore_random_states(state["random"])
+
+    def _one_step(self, batch: Batch) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        for loss in self.losses(self.network, batch):
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.loss_sum += loss.detach()
+        self.method.after_backward(self.network, self.progress)
+        self.optimizer.step()
+        self.schedule.step()
+        self.step += 1
+        self.method.after_step(self.network, self.progress)
+
+    def _end_epoch(self, epoch: int) -> EpochRow:
+        loss = float(self.loss_sum) / self.batches.steps_per_epoch
+        self.loss_sum.zero_()
+        if not torch.isfinite(torch.tensor(loss)):
+            raise MethodError(
+                f"The training loss is {loss} in epoch {epoch + 1} of {self.recipe.epochs}: the training diverged."
+            )
+        self.method.after_epoch(self.network, self)
+        return EpochRow(epoch + 1, self.step, loss, float(self.optimizer.param_groups[0]["lr"]))

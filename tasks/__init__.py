@@ -1,0 +1,1 @@
+"""Task cards and suites: TOML files, nothing else."""
