@@ -6,10 +6,10 @@ s_t = s_f (1 - (1 - t)^3), here between 20 % and 80 % of training; what is remov
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from npasbench.api import Findings, Knobs, Method, Problem, Progress
@@ -26,6 +26,12 @@ class MagnitudeKnobs(Knobs):
     end: float = Field(0.8, gt=0, le=1)
     every: PositiveInt = 3
     """Optimizer steps between two prunings."""
+
+    @model_validator(mode="after")
+    def _begins_before_it_ends(self) -> Self:
+        if self.begin > self.end:
+            raise ValueError(f"pruning cannot begin at {self.begin} and end at {self.end} of training")
+        return self
 
 
 class Magnitude(Method):

@@ -16,7 +16,9 @@ from .store import Identity, Run
 REFERENCE = "narrow"
 """The method that every sharing method must beat: the same architecture with fewer channels."""
 
-Kind = Literal["measured", "trial", "over-budget", "refused", "skipped", "failed", "corrupt", "running", "waiting", "missing"]
+Kind = Literal[
+    "measured", "trial", "over-budget", "refused", "skipped", "failed", "corrupt", "running", "waiting", "missing"
+]
 
 
 @dataclass(frozen=True, order=True)
@@ -78,7 +80,9 @@ class Cell:
     @cached_property
     def breaches(self) -> int:
         """How many counted runs have a certificate that failed."""
-        return sum(1 for run in self.counted if run.record and run.record.certificate and not run.record.certificate.passed)
+        return sum(
+            1 for run in self.counted if run.record and run.record.certificate and not run.record.certificate.passed
+        )
 
     @cached_property
     def rankable(self) -> bool:
@@ -215,7 +219,9 @@ class Board:
         if len(ranked) < 2:
             return None
         best = max(ranked, key=lambda entry: _mean(entry, budget))
-        return Leader(best, tuple(entry for entry in ranked if entry is not best and _level(best, entry, budget) != "higher"))
+        return Leader(
+            best, tuple(entry for entry in ranked if entry is not best and _level(best, entry, budget) != "higher")
+        )
 
 
 def _mean(entry: Entry, budget: str) -> float:

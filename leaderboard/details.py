@@ -10,6 +10,7 @@ from npasbench.running.record import Record
 
 from . import words
 from .board import Board, Cell, Entry
+from .figures import colour
 from .names import Names
 from .standings import cell_item
 from .statistics import Interval
@@ -36,12 +37,15 @@ class Measure:
     def item(self, cell: Cell) -> Item:
         """The cell's value, ready to be shown."""
         value = self.value(cell)
-        return Item(words.number(value, self.digits, scale=self.scale), order=value, runs=tuple(run.where for run in cell.counted))
+        return Item(
+            words.number(value, self.digits, scale=self.scale),
+            order=value,
+            runs=tuple(run.where for run in cell.counted),
+        )
 
 
 def _cost(key: str) -> Callable[[Record], float | None]:
     return lambda record: record.costs.get(key)
-
 
 
 MEASURES = (
@@ -49,7 +53,7 @@ MEASURES = (
             lambda record: record.parameters.get("total"), 0, together=max),
     Measure("effective_parameters", Column("Effective", "parameters", "The count without entries that provably do nothing"),
             lambda record: record.effective_parameters, 0, together=max),
-    Measure("side_information_bits", Column("Side information", "bits", "Stored but not trained: masks, indices, group assignments"),
+    Measure("side_information_bits", Column("Side information", "bits", "Stored but not trained: masks, indices, assignments"),
             lambda record: record.side_information_bits, 0, together=max),
     Measure("macs", Column("MACs", "millions", "Multiply-adds of one example's forward pass"), _cost("macs"), 2, 1e-6),
     Measure("step_seconds", Column("Step", "ms", "One training step"), _cost("step_seconds"), 2, 1e3),
@@ -67,7 +71,9 @@ def details(board: Board, names: Names, csv: str) -> Table:
         *(measure.column for measure in MEASURES),
         Column("Certified", "runs", "Runs whose budget certificate passed"), Column("Device", text=True),
     )  # fmt: skip
-    found = [(entry, entry.cell(budget)) for entry in board.entries for budget in board.budgets if entry.cell(budget).counted]
+    found = [
+        (entry, entry.cell(budget)) for entry in board.entries for budget in board.budgets if entry.cell(budget).counted
+    ]
     found.sort(key=lambda pair: (board.budgets.index(pair[1].budget), pair[0].label, pair[0].variant))
     rows = tuple(_row(board, entry, cell, names) for entry, cell in found)
     sheet = Sheet(_heads(), tuple(tuple(_line(entry, cell)) for entry, cell in found))
@@ -87,7 +93,7 @@ def devices(cell: Cell) -> str:
 def _row(board: Board, entry: Entry, cell: Cell, names: Names) -> Row:
     href = f"../{names.cell(board, entry, cell)}"
     accuracy = cell_item(board, entry, cell.budget, href)
-    head = Item(entry.title, order=entry.title, href=href, swatch=entry.series, badges=accuracy.badges)
+    head = Item(entry.title, order=entry.title, href=href, swatch=colour(board, entry), badges=_marks(accuracy))
     budget = Item(words.budget(cell.budget), order=board.parameters(cell.budget))
     score = Item(accuracy.text, order=accuracy.order, spread=accuracy.spread, runs=accuracy.runs)
     return Row(
@@ -96,6 +102,10 @@ def _row(board: Board, entry: Entry, cell: Cell, names: Names) -> Row:
             *(measure.item(cell) for measure in MEASURES), _certificates(cell), Item(devices(cell), order=devices(cell)),
         )
     )  # fmt: skip
+
+
+def _marks(item: Item) -> tuple[Part, ...]:
+    return tuple(part for part in item.badges if part.tone not in ("lead", "tie"))
 
 
 def _mean(interval: Interval | None, digits: int, scale: float) -> Item:

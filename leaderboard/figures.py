@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from . import words
 from .board import REFERENCE, Board, Cell, Entry
+from .statistics import Interval
 
 Figure = dict[str, Any]
+Measure = Callable[[Entry, str], Interval | None]
+"""What a chart shows of an entry at a budget."""
 SERIES = 10
 """How many colours the style sheet has; further entries take them again with other marks."""
 _MARKS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "star", "cross", "x")
@@ -22,13 +26,23 @@ _AXIS = {"automargin": True, "zeroline": False, "ticks": "outside", "ticklen": 4
 
 def accuracy_figure(board: Board) -> Figure | None:
     """Accuracy against budget on a logarithmic axis: one curve an entry, with its 95 % band; None if there is no point."""
-    entries = sorted(board.entries, key=lambda entry: (entry is not board.reference, entry.label, entry.variant))
-    traces = [trace for entry in entries for trace in _curve(board, entry)]
-    if not traces:
-        return None
-    bands = [trace for trace in traces if trace.get("fill")]
-    lines = [trace for trace in traces if not trace.get("fill")]
-    return {"data": bands + lines, "layout": _layout(board)}
+    figure = _figure(board, lambda entry, budget: entry.cell(budget).accuracy, "test accuracy (%)")
+    whole = [entry.cell(b).accuracy for entry in board.entries for b in board.budgets if _is_whole(board, entry, b)]
+    if figure and whole and whole[0]:
+        line = {"width": 1, "dash": "dot"}
+        level = 100 * whole[0].mean
+        figure["layout"]["shapes"] = [
+            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": level, "y1": level, "line": line}
+        ]
+    return figure
+
+
+def difference_figure(board: Board) -> Figure | None:
+    """Paired difference to the control against budget, with its 95 % band; None without a control."""
+    figure = _figure(board, board.difference, "difference to the control (points)")
+    if figure:
+        figure["layout"]["yaxis"]["zeroline"] = True
+    return figure
 
 
 def training_figure(epochs: Sequence[dict[str, Any]]) -> Figure | None:
@@ -47,34 +61,71 @@ def training_figure(epochs: Sequence[dict[str, Any]]) -> Figure | None:
         "xaxis": {**_AXIS, "title": {"text": "epoch"}},
         "yaxis": {**_AXIS, "title": {"text": "training loss"}, "rangemode": "tozero"},
         "yaxis2": {**_AXIS, "title": {"text": "learning rate"}, "overlaying": "y", "side": "right", "rangemode": "tozero",
-                   "showgrid": False},
+                   "showgrid": False, "tickmode": "auto", "nticks": 5, "tickformat": "~g"},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         "height": 320,
     }  # fmt: skip
     return {"data": [loss, rate], "layout": layout}
 
 
-def _curve(board: Board, entry: Entry) -> Iterator[Figure]:
-    """A line through every cell with a finite mean (hollow where it does not rank), and the band around it."""
-    points = [(x, cell) for budget in board.budgets if (x := board.fraction(budget)) and _drawable(cell := entry.cell(budget))]
+def _figure(board: Board, measure: Measure, title: str) -> Figure | None:
+    entries = sorted(board.entries, key=lambda entry: (entry is not board.reference, entry.label, entry.variant))
+    traces = [trace for entry in entries for trace in _curve(board, entry, measure)]
+    bands = [trace for trace in traces if trace.get("fill")]
+    lines = [trace for trace in traces if not trace.get("fill")]
+    return {"data": bands + lines, "layout": _layout(board, title)} if traces else None
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A mean on a curve, in percent; its ends are the mean itself where one seed gives no interval."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    symbol: str
+    text: str
+
+
+def _points(board: Board, entry: Entry, measure: Measure) -> Iterator[_Point]:
+    """Every finite mean of an entry."""
+    for budget in board.budgets:
+        x, interval = board.fraction(budget), measure(entry, budget)
+        if x and interval and math.isfinite(interval.mean):
+            ends = (interval.mean, interval.mean) if math.isnan(interval.low) else (interval.low, interval.high)
+            text = _hover(board, entry, budget, interval)
+            symbol = _symbol(entry, entry.cell(budget))
+            yield _Point(x, 100 * interval.mean, 100 * ends[0], 100 * ends[1], symbol, text)
+
+
+def _curve(board: Board, entry: Entry, measure: Measure) -> Iterator[Figure]:
+    """The line of an entry (hollow marks where it does not rank) and its band, or a single point with its interval."""
+    points = list(_points(board, entry, measure))
     if not points:
         return
-    x = [fraction for fraction, _ in points]
-    intervals = [interval for _, cell in points if (interval := cell.accuracy)]
-    means = [100 * interval.mean for interval in intervals]
-    lows = [100 * (interval.mean if math.isnan(interval.low) else interval.low) for interval in intervals]
-    highs = [100 * (interval.mean if math.isnan(interval.high) else interval.high) for interval in intervals]
-    shared = {"type": "scatter", "legendgroup": str(entry.series) + entry.title, "meta": {"colour": colour(board, entry)}}
-    yield {
-        **shared, "mode": "lines+markers", "name": _escape(entry.title), "x": x, "y": means,
-        "line": {"width": 2, **({"dash": "dash"} if entry is board.reference else {})},
-        "marker": {"size": 8, "symbol": [_symbol(entry, cell) for _, cell in points]},
-        "text": [_hover(board, entry, cell) for _, cell in points], "hovertemplate": "%{text}<extra></extra>",
-        **({"error_y": {"array": [high - y for high, y in zip(highs, means, strict=True)], "thickness": 1.5}} if len(x) == 1 else {}),
+    meta = {"colour": colour(board, entry)}
+    shared: Figure = {"type": "scatter", "legendgroup": f"{entry.series} {entry.variant}", "meta": meta}
+    x = [point.x for point in points]
+    line: Figure = {
+        **shared, "mode": "lines+markers", "name": _escape(entry.title), "x": x, "y": [point.y for point in points],
+        "line": {"width": 2, "dash": "dash" if entry is board.reference else "solid"},
+        "marker": {"size": 8, "symbol": [point.symbol for point in points]},
+        "text": [point.text for point in points], "hovertemplate": "%{text}<extra></extra>",
     }  # fmt: skip
-    if len(x) > 1:
-        yield {**shared, "mode": "lines", "fill": "toself", "x": x + x[::-1], "y": highs + lows[::-1], "line": {"width": 0},
-               "hoverinfo": "skip", "showlegend": False}  # fmt: skip
+    if len(points) == 1:
+        yield {**line, "error_y": {"array": [points[0].high - points[0].y], "thickness": 1.5}}
+        return
+    yield line
+    around = [point.high for point in points] + [point.low for point in reversed(points)]
+    yield {**shared, "mode": "lines", "fill": "toself", "x": x + x[::-1], "y": around, "line": {"width": 0},
+           "hoverinfo": "skip", "showlegend": False}  # fmt: skip
+
+
+def _is_whole(board: Board, entry: Entry, budget: str) -> bool:
+    return (
+        entry.definition.method == "dense" and board.fraction(budget) == 1 and entry.cell(budget).accuracy is not None
+    )
 
 
 def colour(board: Board, entry: Entry) -> str:
@@ -82,19 +133,15 @@ def colour(board: Board, entry: Entry) -> str:
     return "--ink" if entry is board.reference else f"--series-{entry.series % SERIES}"
 
 
-def _layout(board: Board) -> Figure:
+def _layout(board: Board, title: str) -> Figure:
     places = [(x, budget) for budget in board.budgets if (x := board.fraction(budget))]
     return {
-        "xaxis": {**_AXIS, "type": "log", "title": {"text": "parameter budget (of the dense network)"},
+        "xaxis": {**_AXIS, "type": "log", "title": {"text": "parameter budget"},
                   "tickvals": [x for x, _ in places], "ticktext": [_escape(words.budget(budget)) for _, budget in places]},
-        "yaxis": {**_AXIS, "title": {"text": "test accuracy (%)"}},
-        "legend": {"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0},
-        "height": 480,
+        "yaxis": {**_AXIS, "title": {"text": title}},
+        "legend": {"orientation": "h", "y": -0.24, "yanchor": "top", "x": 0},
+        "height": 460,
     }  # fmt: skip
-
-
-def _drawable(cell: Cell) -> bool:
-    return cell.accuracy is not None and math.isfinite(cell.accuracy.mean)
 
 
 def _symbol(entry: Entry, cell: Cell) -> str:
@@ -102,14 +149,16 @@ def _symbol(entry: Entry, cell: Cell) -> str:
     return mark if cell.rankable and not entry.variant else f"{mark}-open"
 
 
-def _hover(board: Board, entry: Entry, cell: Cell) -> str:
-    interval = cell.accuracy
-    if interval is None:
-        return ""
+def _hover(board: Board, entry: Entry, budget: str, interval: Interval) -> str:
     half = "" if math.isnan(interval.half) else f" ± {words.percent(interval.half)}"
-    where = f"{words.budget(cell.budget)}, {words.count(board.parameters(cell.budget))} parameters"
-    state = "" if cell.kind == "measured" else f"<br>{cell.kind}, not ranked"
-    return f"<b>{_escape(entry.title)}</b><br>{_escape(where)}<br>{words.percent(interval.mean)}{half} %, {words.seeds(interval.n)}{state}"
+    kind = entry.cell(budget).kind
+    lines = [
+        f"<b>{_escape(entry.title)}</b>",
+        _escape(f"{words.budget(budget)}, {words.count(board.parameters(budget))} parameters"),
+        f"{words.percent(interval.mean)}{half}, {words.seeds(interval.n)}",
+        *([] if kind == "measured" else [f"{kind}, not ranked"]),
+    ]
+    return "<br>".join(lines)
 
 
 def _escape(text: str) -> str:

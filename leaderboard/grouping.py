@@ -52,7 +52,9 @@ def _cells(runs: list[Run], notices: list[str]) -> dict[str, Cell]:
 
 
 def _conflict(label: str, definitions: list[Definition]) -> str:
-    told = "; ".join(f"definition {number}: {_differing(one, definitions)}" for number, one in enumerate(definitions, 1))
+    told = "; ".join(
+        f"definition {number}: {_differing(one, definitions)}" for number, one in enumerate(definitions, 1)
+    )
     return (
         f"The label {words.plain(label)} stands for {len(definitions)} definitions, which are shown apart and not ranked "
         f"({words.plain(told)}). Keep the runs of one, or give the other a label of its own."

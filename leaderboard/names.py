@@ -67,7 +67,12 @@ class Names:
         }
         cells = unique(
             {
-                (board.key, entry.label, entry.variant, budget): f"{tasks[board.key]}-{entry.label[:30]}-{entry.variant}-{budget}"[-60:]
+                (
+                    board.key,
+                    entry.label,
+                    entry.variant,
+                    budget,
+                ): f"{tasks[board.key]}-{entry.label[:30]}-{entry.variant}-{budget}"[-60:]
                 for board, entry in entries
                 for budget in entry.cells
             }

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from . import words
 from .board import REFERENCE, Board, Cell, Entry
+from .figures import colour
 from .names import Names
 from .statistics import TELLING_SEEDS, Interval
 from .tables import Column, Item, Part, Row, Sheet, Table
@@ -100,7 +101,9 @@ def _row(board: Board, entry: Entry, names: Names) -> Row:
     small += [Part("the control")] if entry is board.reference else []
     badges = (Part("ambiguous", "warn", "this label stands for more than one definition"),) if entry.variant else ()
     page = f"../{names.method(entry.definition.method)}"
-    head = Item(entry.title, order=entry.title, href=page, small=tuple(small), badges=badges, swatch=entry.series)
+    head = Item(
+        entry.title, order=entry.title, href=page, small=tuple(small), badges=badges, swatch=colour(board, entry)
+    )
     items = [cell_item(board, entry, budget, _href(board, entry, budget, names)) for budget in board.budgets]
     return Row((head, *items), tone="reference" if entry is board.reference else "")
 
@@ -151,13 +154,17 @@ def _badges(board: Board, entry: Entry, cell: Cell) -> Iterable[Part]:
         yield Part(f"{dirty} trial", "warn", "trial runs beside clean ones are not counted")
     for state in ("failed", "corrupt", "running", "waiting", "interrupted", "refused", "skipped"):
         if found := cell.number_of(state):
-            yield Part(f"{found} {state}", "bad" if state in ("failed", "corrupt") else "warn", f"of {words.plural(len(cell.runs), 'run')}")
+            yield Part(
+                f"{found} {state}",
+                "bad" if state in ("failed", "corrupt") else "warn",
+                f"of {words.plural(len(cell.runs), 'run')}",
+            )
 
 
 def _without_number(cell: Cell, href: str, badges: tuple[Part, ...]) -> Item:
     if cell.kind == "missing":
         return Item(words.MISSING, tone="empty", small=(Part("not run"),))
-    said = {"refused": "too small", "measured": "no accuracy", "corrupt": "unreadable"}.get(cell.kind, cell.kind)
+    said = {"measured": "no accuracy", "corrupt": "unreadable"}.get(cell.kind, cell.kind)
     least = smallest(cell)
     if cell.kind == "refused" and least:
         detail = f"needs {words.count(least)}"
@@ -166,7 +173,9 @@ def _without_number(cell: Cell, href: str, badges: tuple[Part, ...]) -> Item:
     else:
         detail = reason(cell)
     tone = "bad" if cell.kind in ("failed", "corrupt") else "empty"
-    return Item(said, href=href, tone=tone, title=reason(cell), badges=badges, small=(Part(detail, "reason"),) if detail else ())
+    return Item(
+        said, href=href, tone=tone, title=reason(cell), badges=badges, small=(Part(detail, "reason"),) if detail else ()
+    )
 
 
 def _line(board: Board, entry: Entry, budget: str) -> tuple[str | int | float | None, ...]:

@@ -72,7 +72,9 @@ def collect(root: Path) -> Store:
         UsageError: if there is no such folder, or no run in it.
     """
     if not root.is_dir():
-        raise UsageError(f"There is no folder '{root}'. Run something first ('npasbench quickstart'), or name your runs' folder.")
+        raise UsageError(
+            f"There is no folder '{root}'. Run something first ('npasbench quickstart'), or name your runs' folder."
+        )
     folders = sorted({path.parent for name in ("spec.json", "result.json") for path in root.glob(f"*/*/*/*/{name}")})
     if not folders:
         raise UsageError(
@@ -82,7 +84,7 @@ def collect(root: Path) -> Store:
     problems: list[str] = []
     found = [run for folder in folders if (run := _read(RunDirectory(folder), root, problems))]
     runs, twice = _once(found)
-    return Store(tuple(runs), tuple([*problems, *twice]))
+    return Store(tuple(runs), (*problems, *twice))
 
 
 def spec_of(run: Run) -> dict[str, Any]:
@@ -96,7 +98,9 @@ def _read(directory: RunDirectory, root: Path, problems: list[str]) -> Run | Non
         try:
             record = records.read(directory.result_file)
         except (RunError, ValueError, RecursionError) as error:
-            sentence = str(error) if isinstance(error, RunError) else f"{directory.result_file} cannot be read: {error}."
+            sentence = (
+                str(error) if isinstance(error, RunError) else f"{directory.result_file} cannot be read: {error}."
+            )
             problems.append(sentence)
             return _unfinished(directory, where, sentence, [])
         if not directory.path.name.endswith(record.fingerprint[:8]):
@@ -107,12 +111,14 @@ def _read(directory: RunDirectory, root: Path, problems: list[str]) -> Run | Non
 
 def _unfinished(directory: RunDirectory, where: str, error: str, problems: list[str]) -> Run | None:
     """A run without a readable result: what its spec says, or None and a problem if there is no reading that either."""
+    spec = _json(directory.spec_file)
+    card = spec.get("task")
     try:
-        identity = Identity.model_validate(_json(directory.spec_file))
+        identity = Identity.model_validate({**spec, "task": card.get("name") if isinstance(card, dict) else None})
     except ValidationError:
         problems.append(f"{directory.spec_file} cannot be read. Remove the folder and run again.")
         return None
-    state = directory.state()
+    state: RunState = "corrupt" if error else directory.state()
     failure = _json(directory.failure_file).get("error", "failed without a word") if state == "failed" else ""
     return Run(directory, where, identity, state, error=error or str(failure))
 

@@ -20,6 +20,27 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Link:
+    """A link to a page of the site, or to a checked http address."""
+
+    text: str
+    href: str
+    tone: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A name and its value."""
+
+    name: str
+    value: str
+    href: str = ""
+    code: bool = False
+    tone: str = ""
+
+
+@dataclass(frozen=True)
 class Item:
     """One cell of a table."""
 
@@ -33,15 +54,18 @@ class Item:
     badges: tuple[Part, ...] = ()
     tone: str = ""
     title: str = ""
-    swatch: int | None = None
-    """Which series of the charts it belongs to."""
+    swatch: str = ""
+    """The custom property of the style sheet that holds its colour in the charts."""
+    links: tuple[Link, ...] = ()
     runs: tuple[str, ...] = ()
     """The run directories that the number came from."""
 
     @property
     def sort_key(self) -> str:
         """What the sorter reads; nothing for what is missing or NaN."""
-        return "" if self.order is None or (isinstance(self.order, float) and math.isnan(self.order)) else str(self.order)
+        return (
+            "" if self.order is None or (isinstance(self.order, float) and math.isnan(self.order)) else str(self.order)
+        )
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ def seconds(value: float | None) -> str:
     """A duration in the unit that suits it."""
     if value is None or not math.isfinite(value):
         return number(value, 0)
+    if value == 0:
+        return "0 s"
     for limit, scale, unit in ((1e-3, 1e6, "µs"), (1.0, 1e3, "ms"), (120.0, 1.0, "s"), (7200.0, 1 / 60, "min")):
         if abs(value) < limit:
             return f"{_significant(value * scale)} {unit}"

@@ -15,6 +15,7 @@ from npasbench.errors import UsageError
 
 Accounting = Literal["total", "bank"]
 _WRITTEN = re.compile(r"(?P<number>[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*(?P<unit>%|x|k|m|b)?", re.IGNORECASE)
+_THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:[,_][0-9]{3})+")
 _UNITS = {"k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
 _HOW = "Write a fraction of the dense network (0.1, 0.1x, 10%) or a count from 1000 up (18000000, 18M, 250k)."
 
@@ -45,7 +46,9 @@ def canonical(given: str | float) -> str:
     Raises:
         UsageError: if it is not a positive finite number in one of the understood forms.
     """
-    written = str(given).strip().replace("_", "").replace(",", "")
+    written = str(given).strip()
+    if grouped := _THOUSANDS.match(written):
+        written = grouped[0].replace(",", "").replace("_", "") + written[grouped.end() :]
     match = _WRITTEN.fullmatch(written)
     if match is None:
         raise UsageError(f"'{given}' is not a parameter budget. {_HOW}")

@@ -54,8 +54,7 @@ def audited(method: Method, problem: Problem, findings: Findings, seed: int) -> 
         raise BudgetTooSmall(_sentence(method, problem, smallest), smallest=smallest) from None
     if final > problem.budget.parameters:
         smallest = smallest_buildable(method, problem, findings, seed)
-        counted = f"It built a network of {final:,}. "
-        raise BudgetTooSmall(counted + _sentence(method, problem, smallest), smallest=smallest)
+        raise BudgetTooSmall(_sentence(method, problem, smallest, built=final), smallest=smallest)
     return network
 
 
@@ -87,9 +86,10 @@ def _held_against(method: Method, network: nn.Module, problem: Problem) -> int:
     return method.final_count(network)
 
 
-def _sentence(method: Method, problem: Problem, smallest: int | None) -> str:
+def _sentence(method: Method, problem: Problem, smallest: int | None, built: int | None = None) -> str:
     budget = problem.budget
+    given = f"the budget is {budget.parameters:,}" + (f" and it built {built:,}" if built else "")
     if smallest is None:
-        return f"{method.name} cannot be built within {budget.parameters:,} parameters, nor within four times the dense count."
-    share = f"{smallest / budget.dense:.3g} of the dense network's {budget.dense:,}" if budget.dense else ""
-    return f"{method.name} needs at least {smallest:,} parameters ({share}); the budget is {budget.parameters:,}."
+        return f"{method.name} meets no budget up to four times the dense count; {given}."
+    share = f" ({smallest / budget.dense:.3g} of the dense network's {budget.dense:,})" if smallest != budget.dense else ""
+    return f"{method.name} needs at least {smallest:,} parameters{share}; {given}."

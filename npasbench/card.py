@@ -119,6 +119,11 @@ class Card(Strict):
     def _canonical_budgets(cls, given: Any) -> Any:
         return _budgets(given)
 
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        return _without_repeats("seed", seeds)
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the canonical JSON of everything that decides a result."""
@@ -151,6 +156,16 @@ class Suite(Strict):
     @classmethod
     def _canonical_budgets(cls, given: Any) -> Any:
         return None if given is None else _budgets(given)
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        return None if seeds is None else _without_repeats("seed", seeds)
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_differ(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        return _without_repeats("task", tasks)
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Self:
@@ -220,9 +235,16 @@ def _budgets(given: Any) -> Any:
         texts = tuple(canonical(one) for one in given)
     except UsageError as error:
         raise ValueError(str(error)) from None
-    if len(set(texts)) < len(texts):
-        raise ValueError("a budget is listed twice")
-    return texts
+    return _without_repeats("budget", texts)
+
+
+Listed = typing.TypeVar("Listed", int, str)
+
+
+def _without_repeats(kind: str, values: tuple[Listed, ...]) -> tuple[Listed, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"a {kind} is listed twice")
+    return values
 
 
 def _explain(error: Any, model: type[BaseModel]) -> str:

@@ -61,7 +61,15 @@ class BudgetTooSmall(NpasbenchError):
 
 
 class RunError(NpasbenchError):
-    """Something about a run directory: corrupt, taken by another worker, not writable, disk full."""
+    """Something about a run directory: a file that is missing, damaged or does not fit."""
+
+
+class WriteError(RunError):
+    """A file cannot be written: read-only, no permission, disk full. No fault of the run, which stays open."""
+
+
+class LeaseLost(RunError):
+    """Another worker has taken the run over; this one must not touch it any more."""
 
 
 def _either(names: list[str]) -> str:

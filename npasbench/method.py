@@ -33,7 +33,7 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 class Knobs(BaseModel):
     """A method's settings: frozen, strict about names; the defaults are its paper's. Subclass it with fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclasses.dataclass(frozen=True)

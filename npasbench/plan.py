@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import tomllib
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -61,7 +63,8 @@ class RunSpec(BaseModel):
         words = ["npasbench", "run", task or self.task.name, "--method", self.method, "--label", self.label]
         words += ["--budget", self.budget, "--seeds", str(self.seed)]
         for knob, value in self.knobs.items():
-            words += ["--set", f"{knob}={value if isinstance(value, str) else _toml(value)}"]
+            if value is not None:  # TOML has no word for it; only a default can be None
+                words += ["--set", f"{knob}={_word(value)}"]
         for plugin in self.plugins:
             words += ["--plugin", plugin]
         return shlex.join(words)
@@ -149,7 +152,20 @@ def _dense_parameters(members: tuple[str, ...], classes: int, input_shape: tuple
     return sum(count(network).total for network in networks)
 
 
-def _toml(value: Any) -> str:
-    import json
+def _word(value: Any) -> str:
+    """A knob's value as ``--set`` reads it: TOML, and a string without quotes where it cannot be taken for TOML."""
+    if not isinstance(value, str):
+        return _toml(value)
+    try:
+        tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        return value
+    return _toml(value)
 
-    return json.dumps(value)
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_toml(str(key))} = {_toml(one)}" for key, one in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,7 +54,7 @@ class Source:
             return self.method
         try:
             loaded = self.entry_point.load() if self.entry_point else None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(f"Method '{self.name}' ({self.origin}) cannot be imported: {_say(error)}.") from error
         if not (inspect.isclass(loaded) and issubclass(loaded, Method)):
             raise PluginError(
@@ -176,6 +177,8 @@ def _import(plugin: str) -> ModuleType:
     try:
         if not plugin.endswith(".py"):
             return importlib.import_module(plugin)
+        if not Path(plugin).is_file():
+            raise UsageError(f"There is no plugin file {plugin}. Name an existing .py file, or an importable module.")
         name = "npasbench_plugin_" + hashlib.sha256(plugin.encode()).hexdigest()[:12]
         if name in sys.modules:
             return sys.modules[name]
@@ -192,18 +195,22 @@ def _import(plugin: str) -> ModuleType:
         return module
     except NpasbenchError:
         raise
-    except FileNotFoundError:
-        raise UsageError(
-            f"There is no plugin file {plugin}. Name an existing .py file, or an importable module."
-        ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(f"Plugin '{plugin}' cannot be imported: {_say(error)}.") from error
 
 
 def _folders(entry_point: EntryPoint) -> list[str]:
-    """The folders of a package of tasks, without importing it."""
-    spec = importlib.util.find_spec(entry_point.value)
-    return list(spec.submodule_search_locations or []) if spec else []
+    """The folders of a package of tasks, without importing it; one that is not there is warned about and stops no other."""
+    try:
+        spec = importlib.util.find_spec(entry_point.value)
+        if spec is None:
+            raise ModuleNotFoundError(f"No module named '{entry_point.value}'")
+    except Exception as error:
+        warnings.warn(
+            f"Tasks '{entry_point.name}' ({_origin(entry_point)}) cannot be found: {_say(error)}.", stacklevel=2
+        )
+        return []
+    return list(spec.submodule_search_locations or [])
 
 
 def _origin(entry_point: EntryPoint) -> str:

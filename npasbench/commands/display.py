@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 FINAL = ("done", "refused", "skipped", "over-budget", "failed")
+TOLD_AT_THE_END = (*FINAL[1:], "blocked")
 
 
 class RunDisplay:
@@ -42,8 +43,8 @@ class RunDisplay:
         state, run = event["state"], event["run"]
         if state in FINAL:
             self.states[state] += 1
-            if state != "done":
-                self.reasons.setdefault((run.rsplit("/", 1)[0], state), event.get("reason", ""))
+        if state in TOLD_AT_THE_END:
+            self.reasons.setdefault((run.rsplit("/", 1)[0], state), event.get("reason", ""))
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=self.states.total(), description=_describe(event))
             if state in ("failed", "interrupted") and event.get("reason"):
@@ -73,4 +74,10 @@ def _outcome(event: dict[str, Any]) -> str:
     accuracy = (event.get("metrics") or {}).get("accuracy")
     if accuracy is not None:
         return f"{event['state']}, accuracy {accuracy:.4f}"
-    return f"{event['state']}. {event['reason']}" if event.get("reason") else str(event["state"])
+    told_later = event["state"] in TOLD_AT_THE_END  # mostly the same for every seed: said once, at the end
+    return f"{event['state']}: {event['reason']}" if event.get("reason") and not told_later else str(event["state"])
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

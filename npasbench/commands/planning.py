@@ -23,8 +23,10 @@ def plan_runs(
     """The runs of a suite, or of one method on a task.
 
     Raises:
-        UsageError: if a task is named without a method, or a suite with one.
+        UsageError: if a task is named without a method, or a suite with one; for a label that cannot name a folder.
     """
+    from pydantic import ValidationError
+
     from npasbench.budget import canonical
     from npasbench.card import Entry, Suite
     from npasbench.plan import plan_entry, plan_suite
@@ -39,5 +41,13 @@ def plan_runs(
         return plan_suite(found, registry, budgets=texts, seeds=seeds)
     if method is None:
         raise UsageError(f"{name} is a task; name a method with --method ('npasbench list methods').")
-    entry = Entry(label=label or method, method=method, set=knobs)
+    registry.method(method)
+    try:
+        entry = Entry(label=label or method, method=method, set=knobs)
+    except ValidationError as error:
+        word = error.errors()[0]["loc"][0]
+        raise UsageError(
+            f"'{label or method}' cannot be a {word}: it names folders, so write at most 80 lower-case letters, digits, "
+            "'.', '_' and '-', and begin with a letter or digit."
+        ) from None
     return plan_entry(found, entry, registry, budgets=texts, seeds=seeds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from npasbench.errors import UsageError
 if TYPE_CHECKING:
     from npasbench.commands.display import RunDisplay
     from npasbench.plan import RunSpec
+    from npasbench.running.rundir import RunDirectory
 
 
 def do_runs(
@@ -37,6 +39,7 @@ def do_runs(
     waiting = [spec for spec, directory in zip(specs, directories, strict=True) if directory.open_to_work()]
     failed = sum(directory.failure_file.exists() and not directory.result_file.exists() for directory in directories)
     _announce(len(specs), len(waiting), failed, root)
+    stopped = False
     with RunDisplay(len(waiting), quiet=quiet) as display:
         try:
             if waiting:
@@ -47,7 +50,7 @@ def do_runs(
             )
             click.echo(f"Go on with: {go_on}")
             return 130
-    return _sum_up(display, len(waiting), root, go_on) or int(failed > 0)
+    return _sum_up(display, directories, len(waiting), root, go_on)
 
 
 def pick_device(given: str | None) -> str:
@@ -74,22 +77,26 @@ def _cores(device: str) -> int:
 
 
 def _announce(total: int, waiting: int, failed: int, root: Path) -> None:
-    parts = [f"{total} runs, {waiting} to do"]
+    from npasbench.commands.display import plural
+
+    parts = [plural(total, "run"), f"{waiting} to do"]
     if failed:
         parts.append(f"{failed} failed earlier (see 'npasbench status {root}', repeat with 'npasbench retry {root}')")
     click.echo(", ".join(parts) + ".")
 
 
-def _sum_up(display: RunDisplay, waiting: int, root: Path, go_on: str) -> int:
-    """Say how the runs ended; 1 if one failed or was left over."""
+def _sum_up(display: RunDisplay, directories: Sequence[RunDirectory], waiting: int, root: Path, go_on: str) -> int:
+    """Say how all the runs stand; 1 if one failed or was left over, or if every single one was refused."""
+    from npasbench.commands.display import plural
+
     for (cell, state), reason in sorted(display.reasons.items()):
         click.echo(f"{state}: {cell}: {reason}")
-    if waiting:
-        ended = ", ".join(f"{number} {state}" for state, number in sorted(display.states.items())) or "none ended"
-        click.echo(f"{waiting} runs: {ended}.")
+    states = Counter(directory.state() for directory in directories)
+    click.echo(f"{plural(len(directories), 'run')}: " + ", ".join(f"{n} {state}" for state, n in sorted(states.items())) + ".")
     left = waiting - display.states.total()
     if left > 0:
-        click.echo(f"{left} runs are held by other workers or were interrupted. Go on with: {go_on}")
+        click.echo(f"{plural(left, 'run')} held by other workers or interrupted. Go on with: {go_on}")
     if display.states["failed"]:
         click.echo(f"What failed: npasbench status {root}; once mended: npasbench retry {root}")
-    return 1 if display.states["failed"] or left > 0 else 0
+    nothing_built = states["refused"] == len(directories)
+    return 1 if states["failed"] or states["corrupt"] or left > 0 or nothing_built else 0

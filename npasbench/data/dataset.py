@@ -30,7 +30,7 @@ class DataSet:
 
     def test(self, batch_size: int) -> Iterator[Tensor]:
         """The test inputs in order, in batches ``[up to batch_size, channels, height, width]``."""
-        return iter(self.test_inputs.split(batch_size))
+        return iter(torch.split(self.test_inputs, batch_size))
 
 
 def draw_of_each_class(labels: Tensor, classes: int, per_class: int, seed: int) -> Tensor:

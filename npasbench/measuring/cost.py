@@ -40,6 +40,7 @@ def measure(network: nn.Module, batch: Batch, losses: Losses, *, repeats: int = 
     devices = [batch.inputs.device] if batch.inputs.is_cuda else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
         network = copy.deepcopy(network)
+        network.zero_grad(set_to_none=True)
         step = _step(network, batch, losses)
         generation = _generation(network)
         macs, generation_macs = _multiply_adds(network, batch.inputs[:1])
@@ -60,9 +61,9 @@ def measure(network: nn.Module, batch: Batch, losses: Losses, *, repeats: int = 
 
 def _step(network: nn.Module, batch: Batch, losses: Losses) -> Callable[[], None]:
     def step() -> None:
-        network.zero_grad(set_to_none=True)
         for loss in losses(network, batch):
             loss.backward()  # type: ignore[no-untyped-call]
+        network.zero_grad(set_to_none=True)
 
     return step
 
@@ -76,12 +77,12 @@ def _generation(network: nn.Module) -> Callable[[], None] | None:
     generators = _generators(network)
 
     def generate() -> None:
-        network.zero_grad(set_to_none=True)
         weights = [weight for generator in generators for weight in generator().values() if weight.requires_grad]
         if weights:
             torch.autograd.backward(
                 weights, [torch.ones((), device=w.device, dtype=w.dtype).expand_as(w) for w in weights]
             )
+        network.zero_grad(set_to_none=True)
 
     return generate if generators else None
 
@@ -102,10 +103,10 @@ def _multiply_adds(network: nn.Module, example: Tensor) -> tuple[int, int]:
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         for generator in _generators(network):
             generator()
-        generated = counter.get_total_flops()
+        generated: int = counter.get_total_flops()
         network(example)
-        total = counter.get_total_flops() - generated
-    # A network that kept its weights would have generated none in its forward, but with gradients it always does.
+        total: int = counter.get_total_flops() - generated
+    # The forward generated too, so what remains of the total holds generation once more.
     return (total - generated) // 2, generated // 2
 
 
@@ -128,7 +129,8 @@ def _wait_for(device: torch.device) -> None:
 
 def _peak_memory(work: Callable[[], Any], device: torch.device) -> int:
     if device.type != "cuda":
-        with LiveBytes() as live:
+        live = LiveBytes()
+        with live:
             work()
         return live.peak
     work()  # libraries keep their workspaces after the first turn

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from npasbench.errors import UsageError
+
 NORMS = (
     nn.modules.batchnorm._NormBase,
     nn.LayerNorm,
@@ -48,6 +50,9 @@ def count(network: nn.Module, *, masks: Mapping[str, Tensor] | None = None) -> C
     Kinds of a weight generator's parameters are the first part of their names (*bank*, *coefficients*, ...); others are
     *convolution*, *linear*, *attention*, *embedding*, *classifier* (each network's last linear weight), *norm*, *bias*
     or *other*.
+
+    Raises:
+        UsageError: for a network whose parameters are not yet initialised (lazy modules).
     """
     if masks is None:
         own = getattr(network, "masks", None)
@@ -120,7 +125,9 @@ def _classifiers(network: nn.Module) -> set[str]:
 def _storage_sizes(network: nn.Module) -> dict[int, int]:
     """Scalars that each storage can hold: parameters that are views of one storage share this room."""
     sizes = {}
-    for parameter in network.parameters():
+    for name, parameter in network.named_parameters():
+        if isinstance(parameter, nn.UninitializedParameter):
+            raise UsageError(f"'{name}' belongs to a lazy module: run one batch through the network first.")
         storage = parameter.untyped_storage()
         sizes[storage._cdata] = storage.nbytes() // parameter.element_size()
     return sizes

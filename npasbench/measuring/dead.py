@@ -86,10 +86,11 @@ def _changes_nothing(
     kept = []
     with torch.no_grad():
         for name, where in sets:
-            flat = parameters[name].view(-1)
-            kept.append((flat, where, flat[where].clone()))
-            flat[where] = torch.randn(len(where), generator=rng).to(flat)
+            parameter = parameters[name]
+            places = torch.unravel_index(where, parameter.shape)
+            kept.append((parameter, places, parameter[places].clone()))
+            parameter[places] = torch.randn(len(where), generator=rng).to(parameter)
         same = torch.equal(outputs(network), reference)
-        for flat, where, values in kept:
-            flat[where] = values
+        for parameter, places, values in kept:
+            parameter[places] = values
     return same

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While entered, follows the storages that operations create, until they are freed; backward included.
 
     ``now`` and ``peak`` are bytes beyond what was there at the start. Views and in-place results add nothing; memory
@@ -20,7 +20,7 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._followed: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -57,7 +57,7 @@ def read_model(path: Path, method: Method, network: nn.Module) -> int:
         masks = {name: _unpack(bits, network.get_parameter(name)) for name, bits in _part(tensors, "mask.").items()}
         method.restore(network, Structure(masks, _part(tensors, "structure."), facts))
         return _fill(network, masks, _part(tensors, "parameter."), _part(tensors, "running."))
-    except (OSError, KeyError, ValueError, RuntimeError, AttributeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, AttributeError) as error:
         raise RunError(f"{path} does not fit its run: {error}. Remove the run's folder and run again.") from error
 
 

@@ -9,6 +9,7 @@ import difflib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ Shape = tuple[int, ...]
 
 _FORMS = ("wrn-<depth>-<width>", "row-transformer", "torchvision:<name>", "timm:<name>")
 _EXAMPLES = ("wrn-10-1", "wrn-16-2", "wrn-28-10")
-_SIZES = (8, 16, 32, 64, 96, 128, 160, 192, 224, 256, 288, 299, 320, 384, 448, 512)
+_SIZES = (8, 16, 32, 64, 96, 128, 160, 192, 224, 240, 256, 288, 299, 320, 384, 448, 512)
 _TORCHVISION_SIZE_SETTINGS = {"vit_": "image_size", "maxvit_": "input_size"}
 
 
@@ -114,7 +115,7 @@ def _replace_stem(network: nn.Module, channels: int) -> None:
 def _build_timm(model: str, classes: int, shape: Shape) -> nn.Module:
     import timm
 
-    settings = {"pretrained": False, "num_classes": classes, "in_chans": shape[0]}
+    settings: dict[str, Any] = {"pretrained": False, "num_classes": classes, "in_chans": shape[0]}
     state = torch.get_rng_state()
     try:
         network: nn.Module = timm.create_model(model, img_size=tuple(shape[1:]), **settings)

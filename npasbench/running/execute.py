@@ -17,7 +17,7 @@ from npasbench import streams
 from npasbench.building import audited, problem_of
 from npasbench.data import DataSet, load
 from npasbench.data.batches import Batches
-from npasbench.errors import BudgetTooSmall, RunError
+from npasbench.errors import BudgetTooSmall
 from npasbench.measuring.count import count
 from npasbench.measuring.model_file import running_statistics, write_model
 from npasbench.method import Method
@@ -70,8 +70,7 @@ def execute(directory: RunDirectory, spec: RunSpec, lease: Lease, around: Surrou
             record = _train_and_measure(directory, spec, method, problem, lease, around, begun)
         except BudgetTooSmall as error:
             record = _unbuilt(spec, method, "refused", str(error), begun, smallest=error.smallest)
-    if not lease.is_mine():
-        raise RunError(f"{directory.path} was taken over by another worker; this one leaves it alone.")
+    lease.check()
     published = publish(directory.result_file, write_text(record).encode())
     if published:
         _tidy(directory)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from npasbench.errors import RunError
+from npasbench.errors import WriteError
 
 
 @contextlib.contextmanager
@@ -17,7 +17,7 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
     """Write to a temporary file beside ``path``, flush it to the disk, then put it in place in one step.
 
     Raises:
-        RunError: if the folder cannot be written to or the disk is full; what stood at ``path`` is untouched.
+        WriteError: if the folder cannot be written to or the disk is full; what stood at ``path`` is untouched.
     """
     temporary = _beside(path)
     with writing(path):
@@ -35,7 +35,7 @@ def publish(path: Path, content: bytes) -> bool:
     """Put a complete file at ``path`` unless one is there already; False if one was.
 
     Raises:
-        RunError: as :func:`atomic`.
+        WriteError: as :func:`atomic`.
     """
     temporary = _beside(path)
     with writing(path):
@@ -62,8 +62,8 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
-        advice = "Free some space" if error.errno == 28 else "Check the folder's permissions"
-        raise RunError(
+        advice = "Free some space" if error.errno == 28 else "Check the place and its permissions"
+        raise WriteError(
             f"{path} cannot be written: {error.strerror}. {advice}, then run the same command again."
         ) from error
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from npasbench.errors import LeaseLost
 from npasbench.running.files import writing
 
 RENEW_EVERY = 10.0
@@ -53,6 +54,11 @@ class Lease:
     def is_mine(self) -> bool:
         """Whether this worker still holds the run."""
         return _read(self.path).get("token") == self.token
+
+    def check(self) -> None:
+        """Raise :class:`LeaseLost` if another worker has taken the run over."""
+        if not self.is_mine():
+            raise LeaseLost(f"{self.path.parent} was taken over by another worker; this one leaves it alone.")
 
     def renew(self) -> None:
         """Give a sign of life."""

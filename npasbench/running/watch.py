@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from npasbench.errors import RunError
 from npasbench.running.files import atomic, writing
 from npasbench.running.lease import Lease
 from npasbench.running.rundir import RunDirectory
@@ -27,7 +26,8 @@ class RunObserver:
 
     Raises from its callbacks:
         Stopped: after a checkpoint, if ``should_stop`` says so.
-        RunError: if the run was taken over by another worker, or nothing can be written.
+        LeaseLost: if the run was taken over by another worker.
+        WriteError: if nothing can be written.
     """
 
     def __init__(
@@ -59,23 +59,23 @@ class RunObserver:
             file.write("".join(rows).encode())
         self.directory.log(f"goes on from step {step}")
 
-    def after_step(self, training: Training) -> None:
-        """Stop or checkpoint, if it is time."""
-        if self.should_stop():
-            self.save(training)
-            raise Stopped
-        if time.monotonic() - self._saved >= self.checkpoint_seconds:
-            self.save(training)
-
     def after_epoch(self, training: Training, row: EpochRow) -> None:
-        """Note the row; checkpoint if a quarter of the interval has passed."""
+        """Note the row, and tell the parent now and then."""
         self._rows.append(json.dumps({**asdict(row), "seconds": round(self.seconds, 3)}) + "\n")
         now = time.monotonic()
         if now - self._told >= _TELL_EVERY or training.step == training.steps:
             self._told = now
             self._flush()
             self.tell({"epoch": row.epoch, "epochs": training.recipe.epochs, "loss": row.loss})
-        if now - self._saved >= self.checkpoint_seconds / 4 and training.step < training.steps:
+
+    def after_step(self, training: Training) -> None:
+        """Stop or checkpoint, if it is time."""
+        if self.should_stop():
+            self.save(training)
+            raise Stopped
+        epoch_ended = training.step % training.batches.steps_per_epoch == 0
+        interval = self.checkpoint_seconds / 4 if epoch_ended else self.checkpoint_seconds
+        if time.monotonic() - self._saved >= interval:
             self.save(training)
 
     def save(self, training: Training) -> None:
@@ -86,8 +86,7 @@ class RunObserver:
         self._saved = time.monotonic()
 
     def _flush(self) -> None:
-        if not self.lease.is_mine():
-            raise RunError(f"{self.directory.path} was taken over by another worker; this one leaves it alone.")
+        self.lease.check()
         with writing(self.directory.metrics_file), self.directory.metrics_file.open("a", encoding="utf-8") as file:
             file.write("".join(self._rows))
         self._rows.clear()

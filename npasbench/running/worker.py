@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import signal
 import time
 import traceback
@@ -14,7 +16,7 @@ from typing import Any
 
 import torch
 
-from npasbench.errors import NpasbenchError, RunError
+from npasbench.errors import LeaseLost, NpasbenchError, WriteError
 from npasbench.plan import RunSpec
 from npasbench.running.certify import client
 from npasbench.running.execute import Surroundings, execute
@@ -39,7 +41,10 @@ def work(
     should_stop: Callable[[], bool],
     certify: Callable[[RunDirectory], dict[str, Any]] | None,
 ) -> None:
-    """Do every run of ``specs`` that is open and that nobody else holds, until none is left or it is time to stop."""
+    """Do every run of ``specs`` that is open and that nobody else holds, until none is left or it is time to stop.
+
+    A worker that cannot write stops; a method that fails stops nothing but its run.
+    """
     for spec in specs:
         if should_stop():
             return
@@ -49,11 +54,11 @@ def work(
         try:
             directory.create(spec)
             lease = Lease.claim(directory.lease_file)
-        except RunError as error:
-            tell({"run": str(spec.folder), "state": "failed", "reason": str(error)})
-            continue
-        if lease is not None:
-            _work_on(directory, spec, lease, options, tell, should_stop, certify)
+            if lease is not None:
+                _work_on(directory, spec, lease, options, tell, should_stop, certify)
+        except WriteError as error:  # the next run could not be written either
+            tell({"run": str(spec.folder), "state": "blocked", "reason": str(error)})
+            return
 
 
 def _work_on(
@@ -65,7 +70,11 @@ def _work_on(
     should_stop: Callable[[], bool],
     certify: Callable[[RunDirectory], dict[str, Any]] | None,
 ) -> None:
-    """One claimed run: whatever happens to it stops no other."""
+    """One claimed run: whatever its method does stops no other.
+
+    Raises:
+        WriteError: if nothing can be written; the run stays open.
+    """
     run = str(spec.folder)
     around = Surroundings(
         device=torch.device(options.device),
@@ -80,29 +89,25 @@ def _work_on(
             if not directory.open_to_work():
                 return
             tell({"run": run, "state": "started"})
+            directory.log(f"claimed by process {os.getpid()} on {platform.node()}")
             record = execute(directory, spec, lease, around)
             if record is not None:
+                directory.log(f"{record.state} {record.reason}".rstrip())
                 tell({"run": run, "state": record.state, "reason": record.reason, "metrics": record.metrics})
         except Stopped:
+            directory.log("stopped when asked to")
             tell({"run": run, "state": "interrupted"})
+        except LeaseLost as error:
+            tell({"run": run, "state": "interrupted", "reason": str(error)})
+        except WriteError:
+            raise
         except Exception as error:
-            _fail(directory, spec, lease, error, tell)
+            sentence = explain(error, spec)
+            directory.fail(sentence, "".join(traceback.format_exception(error)))
+            directory.log(f"failed: {sentence}")
+            tell({"run": run, "state": "failed", "reason": sentence})
         finally:
             lease.release()
-
-
-def _fail(
-    directory: RunDirectory, spec: RunSpec, lease: Lease, error: Exception, tell: Callable[[dict[str, Any]], None]
-) -> None:
-    sentence = explain(error, spec)
-    full = "".join(traceback.format_exception(error))
-    try:
-        if lease.is_mine() and not _is_the_machines(error):
-            directory.fail(sentence, full)
-            directory.log(f"failed: {sentence}")
-    except RunError as second:
-        sentence = f"{sentence} ({second})"
-    tell({"run": str(spec.folder), "state": "failed", "reason": sentence})
 
 
 def explain(error: Exception, spec: RunSpec) -> str:
@@ -114,11 +119,6 @@ def explain(error: Exception, spec: RunSpec) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     where = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno} ({frames[-1].name})" if frames else ""
     return f"Method '{spec.method}' raised {type(error).__name__}: {error}{where}."
-
-
-def _is_the_machines(error: Exception) -> bool:
-    """A full disk or a lost lease is no fault of the run: it stays open and goes on later."""
-    return isinstance(error, RunError)
 
 
 def worker_main(

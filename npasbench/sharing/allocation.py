@@ -58,16 +58,21 @@ def _fill(
 
 
 def in_proportion(sizes: Sequence[int], parameters: int) -> list[int]:
-    """Split ``parameters`` in proportion to ``sizes``, one at least for each; what rounding leaves goes to the largest remainders.
+    """Split ``parameters``: one for each of ``sizes``, the rest in proportion to what each has beyond one.
+
+    What rounding leaves goes to the largest remainders. None gets more than its size while there are no more
+    parameters than all sizes together.
 
     Raises:
         BudgetTooSmall: if there are more sizes than parameters.
     """
     if parameters < len(sizes):
         raise BudgetTooSmall(smallest=len(sizes))
-    total, spare = sum(sizes), parameters - len(sizes)
-    shares = [1 + spare * size // total for size in sizes]
-    by_remainder = sorted(range(len(sizes)), key=lambda i: -(spare * sizes[i] % total))
+    beyond = [size - 1 for size in sizes]
+    beyond = beyond if any(beyond) else list(sizes)
+    total, spare = sum(beyond), parameters - len(sizes)
+    shares = [1 + spare * size // total for size in beyond]
+    by_remainder = sorted(range(len(sizes)), key=lambda i: -(spare * beyond[i] % total))
     for index in by_remainder[: parameters - sum(shares)]:
         shares[index] += 1
     return shares

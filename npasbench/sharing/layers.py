@@ -74,7 +74,7 @@ def shareable_layers(network: nn.Module, excluded: Sequence[str] = ()) -> list[L
                 member=_member(name),
                 fan_in=_fan_in(module, parameter),
                 std=_std(parameter, _fan_in(module, parameter)),
-                slots=tuple(slots[id(parameter)]),
+                slots=_places(network, slots[id(parameter)]),
             )
         )
     return layers
@@ -127,6 +127,15 @@ def _member(name: str) -> int:
     return int(parts[1]) if parts[0] == "members" and len(parts) > 2 and parts[1].isdigit() else 0
 
 
+def _places(network: nn.Module, slots: Sequence[str]) -> tuple[str, ...]:
+    """One name for each place: a module that is registered twice holds its weight once."""
+    places: dict[tuple[int, str], str] = {}
+    for slot in slots:
+        owner, _, local = slot.rpartition(".")
+        places.setdefault((id(network.get_submodule(owner)), local), slot)
+    return tuple(places.values())
+
+
 def _is_excluded(slots: Sequence[str], excluded: Sequence[str]) -> bool:
     names = [name for slot in slots for name in (slot, *_parents(slot))]
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in excluded for name in names)
@@ -138,7 +147,8 @@ def _parents(name: str) -> list[str]:
 
 
 def _check_excluded(network: nn.Module, excluded: Sequence[str]) -> None:
-    known = {name for name, _ in network.named_modules() if name} | {name for name, _ in network.named_parameters()}
+    modules = {name for name, _ in network.named_modules(remove_duplicate=False) if name}
+    known = modules | {name for name, _ in network.named_parameters(remove_duplicate=False)}
     for pattern in excluded:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in known):
             raise UnknownName("module or parameter to exclude", pattern, known)

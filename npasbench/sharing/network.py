@@ -48,7 +48,7 @@ class SharedNetwork(nn.Module):
         self.architecture = architecture
         self.generator = generator
         self.layers = tuple(layers)
-        self._kept: tuple[object, dict[str, Tensor]] | None = None
+        self._kept: tuple[object, dict[str, Tensor], list[Tensor]] | None = None
         check_weights(self.layers, generator)
         for slot in (slot for layer in self.layers for slot in layer.slots):
             owner, _, name = slot.rpartition(".")
@@ -60,9 +60,11 @@ class SharedNetwork(nn.Module):
             self._kept = None
             generated: dict[str, Tensor] = self.generator()
             return generated
-        now = self._moment()
+        sources = [*self.generator.parameters(), *self.generator.buffers()]
+        now = self._moment(sources)
         if self._kept is None or self._kept[0] != now:
-            self._kept = (now, self.generator())
+            # Holding on to the memory keeps its address from being given to values that replace these.
+            self._kept = (now, self.generator(), [source.detach() for source in sources])
         return self._kept[1]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -86,12 +88,11 @@ class SharedNetwork(nn.Module):
                 plain.get_submodule(owner)._parameters[name] = parameter
         return plain
 
-    def _moment(self) -> object:
+    def _moment(self, sources: Sequence[Tensor]) -> object:
         """Changes whenever kept weights would be stale: a parameter written, moved or replaced, another autocast."""
         device = next((p.device.type for p in self.generator.parameters()), "cpu")
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        tensors = [*self.generator.parameters(), *self.generator.buffers()]
-        return autocast, torch.is_inference_mode_enabled(), [(id(t), t.data_ptr(), _version(t)) for t in tensors]
+        return autocast, torch.is_inference_mode_enabled(), [(id(t), t.data_ptr(), _version(t)) for t in sources]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": None}

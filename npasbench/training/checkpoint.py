@@ -17,14 +17,14 @@ from npasbench.running.files import atomic
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` with all random states; the last checkpoint becomes ``*.previous``.
+    """Write ``state``, tensors and plain values; the last checkpoint becomes ``*.previous``.
 
     Raises:
         RunError: if the disk is full or read-only; the last checkpoint stays.
     """
     new = path.with_suffix(".new")
     with atomic(new) as file:
-        torch.save({**state, "random": random_states()}, file)
+        torch.save(state, file)
     if path.exists():
         path.replace(previous(path))
     new.replace(path)

@@ -13,7 +13,7 @@ from npasbench.card import Recipe
 from npasbench.data.batches import Batches
 from npasbench.errors import MethodError
 from npasbench.method import Batch, Method, Progress, Structure
-from npasbench.training.checkpoint import restore_random_states
+from npasbench.training.checkpoint import random_states, restore_random_states
 from npasbench.training.recipe import autocast, format_inputs, make_criterion, make_optimizer, make_schedule
 
 
@@ -30,11 +30,11 @@ class EpochRow:
 class Observer(Protocol):
     """What surrounds a training: checkpoints, log lines, the wish to stop."""
 
+    def after_epoch(self, training: Training, row: EpochRow) -> None:
+        """Called after every epoch, before ``after_step``."""
+
     def after_step(self, training: Training) -> None:
         """Called after every optimizer step; may raise to stop."""
-
-    def after_epoch(self, training: Training, row: EpochRow) -> None:
-        """Called after every epoch; may raise to stop."""
 
 
 class Training:
@@ -74,9 +74,9 @@ class Training:
                 self._one_step(batch)
                 last_of_epoch = self.step % per_epoch == 0
                 row = self._end_epoch(epoch) if last_of_epoch else None
-                observer.after_step(self)
                 if row:
                     observer.after_epoch(self, row)
+                observer.after_step(self)
 
     def losses(self, network: nn.Module, batch: Batch) -> Iterator[Tensor]:
         """The method's losses under the recipe's autocast."""
@@ -94,6 +94,7 @@ class Training:
         structure = self.method.structure(self.network)
         return {
             "step": self.step,
+            "random": random_states(),
             "loss_sum": self.loss_sum,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),

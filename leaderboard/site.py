@@ -1,0 +1,107 @@
+"""The site: pages from templates, CSV files beside them, and assets, written so that the same results give the same bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from .assets import assets
+from .board import Board
+from .folder import SiteFolder
+from .grouping import boards as group
+from .method_pages import method_names, method_page, methods_table
+from .names import Names
+from .run_pages import run_page
+from .store import collect
+from .task_pages import index_page, task_page
+
+Page = tuple[str, str]
+"""A file's name below the site's root, and its content."""
+
+
+@dataclass(frozen=True)
+class SiteSummary:
+    """What was rendered: the first page, the boards, and what was found wrong."""
+
+    index: Path
+    boards: tuple[Board, ...]
+    pages: int
+    problems: tuple[str, ...]
+
+
+def build_site(runs: Path, out: Path) -> SiteSummary:
+    """Render all results below ``runs`` into the folder ``out``.
+
+    Raises:
+        UsageError: if there is nothing to show, or ``out`` holds something else than a site.
+        RunError: if the site cannot be written.
+    """
+    store = collect(runs)
+    boards = group(store.runs)
+    names = Names.of(boards)
+    folder = SiteFolder(out)
+    pages = 0
+    for name, content in _pages(boards, names, store.problems):
+        folder.write(name, content)
+        pages += name.endswith(".html")
+    for name, data in assets():
+        folder.write(f"assets/{name}", data)
+    folder.finish()
+    return SiteSummary(out / "index.html", boards, pages, store.problems)
+
+
+def _pages(boards: tuple[Board, ...], names: Names, problems: tuple[str, ...]) -> Iterator[Page]:
+    environment = _environment()
+    methods = methods_table(boards, names)
+    index = index_page(boards, methods, problems, names)
+    yield "index.html", environment.get_template("index.html.j2").render(page=index, root="")
+    yield methods.csv, methods.sheet.text()
+    yield from ((card.leaders.csv, card.leaders.sheet.text()) for card in index.tasks)
+    for board in boards:
+        yield from _task(environment, board, boards, names)
+    for method in method_names(boards):
+        page = method_page(method, boards, names)
+        yield names.method(method), environment.get_template("method.html.j2").render(page=page, root="../")
+        yield f"methods/{page.runs_csv}", page.runs.text()
+
+
+def _task(environment: Environment, board: Board, boards: tuple[Board, ...], names: Names) -> Iterator[Page]:
+    page = task_page(board, boards, names)
+    yield names.task(board), environment.get_template("task.html.j2").render(page=page, root="../")
+    yield f"tasks/{page.runs_csv}", page.runs.text()
+    yield from ((f"tasks/{table.csv}", table.sheet.text()) for _, table in page.tables)
+    template = environment.get_template("run.html.j2")
+    for entry in board.entries:
+        for cell in entry.cells.values():
+            for run in cell.runs:
+                yield names.run(run), template.render(page=run_page(board, entry, cell, run, names), root="../../")
+
+
+def _environment() -> Environment:
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    environment = Environment(
+        autoescape=True, loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["data"] = script_data
+    return environment
+
+
+def script_data(value: Any) -> Markup:
+    """JSON for a ``<script type="application/json">``: nothing in it can end the element, and NaN is null."""
+    text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

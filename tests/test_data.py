@@ -1,0 +1,181 @@
+"""Digits, their seeded split, and batches that are pure functions of seed, epoch and step."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from npasbench import data as sets
+from npasbench.card import Data
+from npasbench.data import augment
+from npasbench.data.batches import Batches
+from npasbench.data.dataset import DataSet
+from npasbench.errors import UnknownName, UsageError
+
+CPU = torch.device("cpu")
+DIGITS15 = Data(set="digits", train_per_class=15, protocol="full-last", shift=1)
+
+
+def changed(**settings: object) -> Data:
+    return DIGITS15.model_copy(update=settings)
+
+
+def digits(seed: int = 0) -> DataSet:
+    return sets.load(DIGITS15, seed=seed)
+
+
+def batches(seed: int = 0, data: Data = DIGITS15, batch_size: int = 50) -> Batches:
+    return Batches(digits(), data, batch_size, seed, CPU)
+
+
+def rows(images: torch.Tensor) -> set[bytes]:
+    return {image.numpy().tobytes() for image in images}
+
+
+def test_a_split_has_fifteen_images_of_each_class_and_tests_on_the_other_1647():
+    drawn = digits()
+    assert drawn.train_labels.bincount().tolist() == [15] * 10
+    assert drawn.train_inputs.shape == (150, 1, 8, 8)
+    assert drawn.test_inputs.shape == (1647, 1, 8, 8)
+    assert len(drawn.test_labels) == 1647
+
+
+def test_training_and_test_images_are_disjoint_and_together_all():
+    drawn = digits()
+    train, test = rows(drawn.train_inputs), rows(drawn.test_inputs)
+    assert not train & test
+    assert len(train | test) == 1797
+
+
+def test_the_seed_decides_the_split():
+    assert torch.equal(digits(3).train_inputs, digits(3).train_inputs)
+    assert not torch.equal(digits(3).train_inputs, digits(4).train_inputs)
+
+
+def test_labels_belong_to_their_images():
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    truth = {(pixel / 16).astype("float32").tobytes(): label for pixel, label in zip(pixels, labels, strict=True)}
+    drawn = digits()
+    assert [truth[image.numpy().tobytes()] for image in drawn.train_inputs] == drawn.train_labels.tolist()
+
+
+def test_pixels_lie_between_zero_and_one():
+    drawn = digits()
+    assert (drawn.train_inputs.dtype, drawn.train_labels.dtype) == (torch.float32, torch.int64)
+    assert (float(drawn.test_inputs.min()), float(drawn.test_inputs.max())) == (0, 1)
+
+
+def test_writing_into_a_data_set_changes_nobody_elses():
+    digits().train_inputs.zero_()
+    assert digits().train_inputs.any()
+
+
+def test_a_description_agrees_with_the_set():
+    assert sets.describe("digits") == (digits().classes, digits().input_shape)
+
+
+def test_test_inputs_come_in_order():
+    drawn = digits()
+    assert torch.equal(torch.cat(list(drawn.test(500))), drawn.test_inputs)
+
+
+def test_an_unknown_set_is_answered_with_the_nearest():
+    with pytest.raises(UnknownName, match="Did you mean 'digits'"):
+        sets.describe("digit")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"train_per_class": 174}, "at most 173"),
+        ({"train_per_class": None}, "set train_per_class"),
+        ({"shift": 8}, "at most 7"),
+        ({"protocol": "holdout-best"}, "full-last"),
+    ],
+)
+def test_an_impossible_split_is_a_sentence(wrong, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        sets.load(changed(**wrong), seed=0)
+
+
+def test_an_epoch_holds_every_example_once():
+    indices = torch.cat([batch.indices for batch in batches().epoch(0)])
+    assert sorted(indices.tolist()) == list(range(150))
+
+
+def test_a_batch_holds_the_examples_that_it_names():
+    drawn = digits()
+    for batch in batches(data=changed(shift=0)).epoch(0):
+        assert torch.equal(batch.inputs, drawn.train_inputs[batch.indices])
+        assert torch.equal(batch.labels, drawn.train_labels[batch.indices])
+
+
+def test_order_and_augmentation_are_pure_functions_of_seed_and_epoch():
+    first, second = (list(batches(data=changed(flip=True)).epoch(5)) for _ in range(2))
+    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"epoch": 1}])
+def test_another_seed_or_epoch_has_another_order(other):
+    epoch = other.get("epoch", 0)
+    order = next(batches(other.get("seed", 0)).epoch(epoch)).indices
+    assert not torch.equal(order, next(batches().epoch(0)).indices)
+
+
+def test_augmentation_does_not_move_the_order():
+    plain = [batch.indices for batch in batches(data=changed(shift=0)).epoch(2)]
+    augmented = [batch.indices for batch in batches(data=changed(shift=2, flip=True)).epoch(2)]
+    assert all(torch.equal(a, b) for a, b in zip(plain, augmented, strict=True))
+
+
+@pytest.mark.parametrize("start", [0, 1, 2, 3])
+def test_going_on_within_an_epoch_gives_the_batches_that_were_left(start):
+    torch.rand(start)  # the global generator has no say
+    whole, rest = list(batches().epoch(7)), list(batches().epoch(7, start_step=start))
+    assert len(rest) == len(whole) - start
+    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(whole[start:], rest, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"),
+    [(50, [50, 50, 50]), (64, [64, 64, 22]), (149, [150]), (200, [150]), (1, [1] * 150)],
+)
+def test_a_single_example_left_over_joins_the_batch_before(batch_size, sizes):
+    given = batches(batch_size=batch_size)
+    assert [len(batch.labels) for batch in given.epoch(0)] == sizes
+    assert given.steps_per_epoch == len(sizes)
+
+
+def test_a_batch_size_below_one_is_a_sentence():
+    with pytest.raises(UsageError, match="at least one"):
+        batches(batch_size=0)
+
+
+@pytest.mark.parametrize("shape", [(9, 1, 8, 8), (6, 3, 7, 5)])
+def test_shifting_equals_shifting_image_by_image(shape):
+    images, most = torch.rand(shape), 2
+    offsets = augment.draw_offsets(len(images), most, torch.Generator().manual_seed(0))
+    height, width = shape[2:]
+    expected = torch.zeros(shape)
+    for image, (down, right), out in zip(images, offsets.tolist(), expected, strict=True):
+        moved = F.pad(image, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)))
+        out.copy_(moved[:, max(-down, 0) :, max(-right, 0) :][:, :height, :width])
+    assert torch.equal(augment.shift(images, offsets, most), expected)
+
+
+def test_a_shift_down_and_right_moves_zeros_in_above_and_left():
+    shifted = augment.shift(torch.ones(1, 1, 3, 3), torch.tensor([[1, 1]]), 1)
+    assert shifted[0, 0].tolist() == [[0, 0, 0], [0, 1, 1], [0, 1, 1]]
+
+
+def test_every_offset_is_drawn():
+    offsets = augment.draw_offsets(500, 1, torch.Generator().manual_seed(0))
+    assert {tuple(pair) for pair in offsets.tolist()} == {(d, r) for d in (-1, 0, 1) for r in (-1, 0, 1)}
+
+
+def test_mirroring_swaps_left_and_right_of_the_named_images_only():
+    images = torch.rand(2, 1, 3, 4)
+    mirrored = augment.mirror(images, torch.tensor([True, False]))
+    assert torch.equal(mirrored[0], images[0].flip(2))
+    assert torch.equal(mirrored[1], images[1])
