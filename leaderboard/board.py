@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from . import words
-from .statistics import RANKED_SEEDS, Interval, Verdict, mean_interval, paired_difference
+from .statistics import RANKED_SEEDS, TELLING_SEEDS, Interval, Verdict, mean_interval, paired_difference
 from .store import Identity, Run
 
 REFERENCE = "narrow"
@@ -133,6 +133,8 @@ class Leader:
 
     entry: Entry
     tied: tuple[Entry, ...]
+    told: bool
+    """Whether the leader has enough seeds to be told from anybody."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,9 +221,8 @@ class Board:
         if len(ranked) < 2:
             return None
         best = max(ranked, key=lambda entry: _mean(entry, budget))
-        return Leader(
-            best, tuple(entry for entry in ranked if entry is not best and _level(best, entry, budget) != "higher")
-        )
+        tied = tuple(entry for entry in ranked if entry is not best and _level(best, entry, budget) != "higher")
+        return Leader(best, tied, told=len(best.cell(budget).scores) >= TELLING_SEEDS)
 
 
 def _mean(entry: Entry, budget: str) -> float:

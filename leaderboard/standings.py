@@ -135,11 +135,7 @@ def _range(interval: Interval) -> str:
 
 
 def _badges(board: Board, entry: Entry, cell: Cell) -> Iterable[Part]:
-    standing = board.standing(entry, cell.budget)
-    if standing == "leader":
-        yield Part("leads", "lead", "highest mean at this budget")
-    if standing == "tied":
-        yield Part("tied", "tie", "cannot be told from the leader on common seeds")
+    yield from _rank(board, entry, cell.budget)
     if cell.accuracy is None:
         return
     if cell.kind == "trial":
@@ -159,6 +155,19 @@ def _badges(board: Board, entry: Entry, cell: Cell) -> Iterable[Part]:
                 "bad" if state in ("failed", "corrupt") else "warn",
                 f"of {words.plural(len(cell.runs), 'run')}",
             )
+
+
+def _rank(board: Board, entry: Entry, budget: str) -> Iterable[Part]:
+    standing, leader = board.standing(entry, budget), board.leaders.get(budget)
+    if leader is None or not standing:
+        return
+    if not leader.told:
+        few = f"fewer than {TELLING_SEEDS} seeds: too few to tell from the others"
+        yield from (Part("highest", "few", few),) if standing == "leader" else ()
+    elif standing == "leader":
+        yield Part("leads", "lead", "highest mean at this budget")
+    else:
+        yield Part("tied", "tie", "cannot be told from the leader on common seeds")
 
 
 def _without_number(cell: Cell, href: str, badges: tuple[Part, ...]) -> Item:

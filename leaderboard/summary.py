@@ -76,7 +76,12 @@ def _cell(board: Board, entry: Entry, budget: str) -> Text:
         least = smallest(cell)
         said = f"needs {words.count(least)}" if cell.kind == "refused" and least else cell.kind
         return Text(said, style="dim")
-    style = {"leader": "bold green", "tied": "green", "": ""}[board.standing(entry, budget)]
+    leader = board.leaders.get(budget)
+    style = (
+        {"leader": "bold green", "tied": "green", "": ""}[board.standing(entry, budget)]
+        if leader and leader.told
+        else ""
+    )
     half = f" ± {words.percent(interval.half)}" if interval.n > 1 else ""
     return Text(f"{words.percent(interval.mean)}{half}{_mark(cell)}", style=style)
 

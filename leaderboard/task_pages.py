@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import words
-from .board import Board
+from .board import Board, Leader
 from .details import details
 from .figures import Figure, accuracy_figure, colour, difference_figure
 from .names import Names
@@ -141,16 +141,21 @@ def _leader_row(board: Board, budget: str, names: Names) -> Row:
     cell = leader.entry.cell(budget)
     mean = cell.accuracy
     href = names.cell(board, leader.entry, cell)
-    tied = (
-        Part(f"tied with {words.listed(entry.title for entry in leader.tied)}")
-        if leader.tied
-        else Part("ahead of all others ranked")
-    )
-    who = Item(
-        leader.entry.title, order=leader.entry.title, href=href, swatch=colour(board, leader.entry), small=(tied,)
-    )
+    small = (Part(_tied(leader)),)
+    swatch = colour(board, leader.entry)
+    who = Item(leader.entry.title, order=leader.entry.title, href=href, swatch=swatch, small=small)
     score = Item(words.percent(mean.mean), order=mean.mean, spread=spread(mean)) if mean else Item(words.MISSING)
     return Row((head, who, score))
+
+
+def _tied(leader: Leader) -> str:
+    if not leader.told:
+        return "too few seeds to tell from the others"
+    return (
+        f"tied with {words.listed(entry.title for entry in leader.tied)}"
+        if leader.tied
+        else "ahead of all others ranked"
+    )
 
 
 def _leader_line(board: Board, budget: str) -> tuple[Plain, ...]:
@@ -200,5 +205,5 @@ def _tile(noun: str, n: int) -> Fact:
     )
 
 
-def _open(states: list[str]) -> int:
+def _open(states: Sequence[str]) -> int:
     return sum(1 for state in states if state in ("running", "interrupted", "waiting"))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 import npasbench
 from npasbench.errors import UnknownName, UsageError
@@ -153,7 +153,7 @@ def test_parametrised_and_pruned_weights_are_left_alone():
         parametrizations.weight_norm(nn.Linear(4, 4)),
         parametrizations.spectral_norm(nn.Conv2d(4, 4, 3)),
         parametrizations.orthogonal(nn.Linear(4, 4)),
-        nn.utils.prune.l1_unstructured(nn.Linear(4, 4), "weight", 0.5),
+        prune.l1_unstructured(nn.Linear(4, 4), "weight", 0.5),
         nn.Linear(4, 4),
     )
     assert names(shareable_layers(network)) == ["4.weight"]

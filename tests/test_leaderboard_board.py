@@ -47,6 +47,7 @@ def test_fewer_than_three_seeds_are_not_ranked_and_fewer_than_six_tie(tmp_path: 
     assert not cell(board, "dense").rankable
     assert board.leaders["0.1"].entry.label == "roast"
     assert [entry.label for entry in board.leaders["0.1"].tied] == ["naive"]
+    assert not board.leaders["0.1"].told
 
 
 def test_trial_runs_stand_alone_only_where_there_is_nothing_else(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_pages_open_without_error_or_request_and_fit_the_window(
 def test_charts_are_drawn_with_the_themes_colours(browser: sync_api.Browser, site: Path) -> None:
     visit = Visit(browser, site / "index.html")
     visit.page.wait_for_selector(".chart .plot .scatterlayer .trace")
-    line = "document.querySelector('.plot .scatterlayer .js-line[style*=stroke]').style.stroke"
+    line = "document.querySelector('.plot .legend .js-line').style.stroke"
     before = visit.page.evaluate(line)
     visit.page.click("#theme")
     visit.page.wait_for_timeout(500)

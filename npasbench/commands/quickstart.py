@@ -38,7 +38,9 @@ def quickstart(
     Example:  npasbench quickstart
     """
     from npasbench.commands.options import read_seeds
+    from npasbench.running.dispatch import warm_up
 
+    warm_up()
     specs = plan_runs("quickstart", None, None, {}, (), read_seeds(seeds), ())
     code = do_runs(
         specs,

@@ -53,7 +53,10 @@ def run(
     \b
     Example:  npasbench run digits15-wrn-10-1 --method roast --budget 0.1 --seeds 0-2
     """
+    from npasbench.running.dispatch import warm_up
+
     knobs = read_knobs(settings)
+    warm_up()
     label = label or (label_for(method, knobs) if method else None)
     specs = plan_runs(name, method, label, knobs, budgets, read_seeds(seeds), plugins)
     sys.exit(

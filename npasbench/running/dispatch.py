@@ -7,14 +7,15 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from npasbench.plan import RunSpec
-from npasbench.running.rundir import RunDirectory
-from npasbench.running.worker import Options, worker_main
+if TYPE_CHECKING:
+    from npasbench.plan import RunSpec
+    from npasbench.running.worker import Options
 
 _PRELOADED = ("npasbench.running.preload",)
 _DEATHS_OF_A_RUN = 2
@@ -43,6 +44,7 @@ class _Pool:
     def start_one(self) -> None:
         """Start a worker and its certifier, connected to each other and to this process."""
         from npasbench.running.certify import serve
+        from npasbench.running.worker import worker_main
 
         reports, theirs = self.context.Pipe(duplex=False)
         asking, answering = self.context.Pipe()
@@ -58,6 +60,13 @@ class _Pool:
         self.workers.append(_Worker(process, certifier, reports))
 
 
+def warm_up() -> None:
+    """Start the process that workers are forked from, which imports what they need while the caller still plans."""
+    with _one_thread_each():
+        forkserver.set_forkserver_preload(list(_PRELOADED))
+        forkserver.ensure_running()
+
+
 def run_local(specs: Sequence[RunSpec], root: Path, workers: int, options: Options, report: Report) -> None:
     """Do runs with ``workers`` processes; returns when nothing is left to do or after Ctrl-C.
 
@@ -67,8 +76,8 @@ def run_local(specs: Sequence[RunSpec], root: Path, workers: int, options: Optio
     Raises:
         KeyboardInterrupt: after the workers have stopped and written down where they stand.
     """
+    warm_up()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(_PRELOADED))
     pool = _Pool(context, list(specs), root, options, context.Event())
     with _one_thread_each():
         for _ in range(max(1, min(workers, len(specs)))):
@@ -106,6 +115,8 @@ def _left(pool: _Pool, worker: _Worker, report: Report) -> None:
     worker.certifier.join(timeout=5)
     if worker.process.exitcode == 0 or pool.stop.is_set():
         return
+    from npasbench.running.rundir import RunDirectory
+
     died = worker.run or ""
     pool.deaths[died] = pool.deaths.get(died, 0) + 1
     code = worker.process.exitcode or 0
