@@ -94,9 +94,9 @@ def read(path: Path) -> Record:
             )
         content["schema_"] = content.pop("schema")
         return Record.model_validate(content)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunError(f"{path} cannot be read: {error}. Remove it and run again.") from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise RunError(f"{path} is not a result: key '{key}': {first['msg']}. Remove it and run again.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} cannot be read: {error}. Remove it and run again.") from None
