@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from npasbench.baselines.naive import tensor_of_each_layer
 from torch import Tensor, nn
 
-from npasbench.baselines.naive import tensor_of_each_layer
 from npasbench.budget import Budget, resolve
 from npasbench.building import audited, build
 from npasbench.conformance import check_method
@@ -107,14 +107,15 @@ def keeps_the_law(name: str, knobs: Knobs, network: str, fraction: float) -> Non
     try:
         built = audited(one, asked, Findings(), 0)
     except BudgetTooSmall as error:
-        assert error.smallest is not None
-        assert error.smallest > asked.budget.parameters
-        smallest = audited(one, at(network, error.smallest), Findings(), 0)
-        assert one.final_count(smallest) <= error.smallest
-        with pytest.raises(BudgetTooSmall):
-            audited(one, at(network, error.smallest - 1), Findings(), 0)
-    else:
+        built, smallest = None, error.smallest
+    if built is not None:
         assert one.final_count(built) <= asked.budget.parameters
+        return
+    assert smallest is not None
+    assert smallest > asked.budget.parameters
+    assert one.final_count(audited(one, at(network, smallest), Findings(), 0)) <= smallest
+    with pytest.raises(BudgetTooSmall):
+        audited(one, at(network, smallest - 1), Findings(), 0)
 
 
 @pytest.mark.parametrize("variant", FAST, ids=identity)
@@ -203,7 +204,10 @@ def test_narrow_skips_an_architecture_without_a_width():
 def test_shallow_takes_the_deepest_network_that_fits():
     for budget, depth in ((0.5, 10), (1, 16), (2, 22)):
         built = build(method("shallow"), problem(SMALL, budget), Findings(), 0)
-        assert count(built).total == count(architecture(f"wrn-{depth}-2", classes=10, input_shape=(1, 8, 8)).create()).total
+        assert (
+            count(built).total
+            == count(architecture(f"wrn-{depth}-2", classes=10, input_shape=(1, 8, 8)).create()).total
+        )
 
 
 def test_shallow_skips_what_cannot_get_shallower():
@@ -262,7 +266,9 @@ def test_in_every_order_every_tensor_is_used(layers: int, data: st.DataObject, o
 def test_naively_tied_layers_hold_the_same_tensor_and_others_do_not():
     network = shared("naive", order="cycle")
     weights = network.weights()
-    for shape, group in itertools.groupby(sorted(network.layers, key=lambda layer: layer.shape), lambda layer: layer.shape):
+    for shape, group in itertools.groupby(
+        sorted(network.layers, key=lambda layer: layer.shape), lambda layer: layer.shape
+    ):
         names = [layer.name for layer in network.layers if layer.shape == shape]
         distinct = {id(weights[name]) for name in names}
         expected = tensor_of_each_layer(len(names), len(distinct), "cycle")
@@ -317,7 +323,9 @@ def mixed_templates(generator: WeightGenerator, layers: tuple[LayerSpec, ...]) -
         for i, (name, shape) in enumerate(group):
             if str(index) in generator.coefficients:
                 a = generator.coefficients[str(index)]
-                weights[name] = sum((a[i, j] * templates[j] for j in range(len(templates))), torch.zeros(())).view(shape)
+                weights[name] = sum((a[i, j] * templates[j] for j in range(len(templates))), torch.zeros(())).view(
+                    shape
+                )
             else:
                 weights[name] = templates[0].view(shape)
     return weights
@@ -327,7 +335,9 @@ def hashed_buckets(generator: WeightGenerator, layers: tuple[LayerSpec, ...]) ->
     """W[i] = s(i) b[h(i)]."""
     weights, at = {}, 0
     for layer in layers:
-        values = [generator.bank[int(generator.hashes[i])] * int(generator.signs[i]) for i in range(at, at + layer.size)]
+        values = [
+            generator.bank[int(generator.hashes[i])] * int(generator.signs[i]) for i in range(at, at + layer.size)
+        ]
         weights[layer.name] = torch.stack(values).view(layer.shape)
         at += layer.size
     return weights
@@ -372,14 +382,16 @@ LOOPS: list[tuple[str, Knobs, float, Loop]] = [
 def gradients(generator: WeightGenerator, weights: dict[str, Tensor]) -> list[Tensor]:
     """Of a sum in which every weight has a factor of its own."""
     rng = torch.Generator().manual_seed(0)
-    total = sum(
-        (torch.randn(w.shape, generator=rng, dtype=w.dtype) * w).sum() for _, w in sorted(weights.items())
-    )
+    total = sum((torch.randn(w.shape, generator=rng, dtype=w.dtype) * w).sum() for _, w in sorted(weights.items()))
     return list(torch.autograd.grad(total, list(generator.parameters())))
 
 
-@pytest.mark.parametrize(("name", "knobs", "fraction", "loop"), LOOPS, ids=lambda value: getattr(value, "__name__", None))
-def test_batched_generation_equals_the_papers_formula_by_a_plain_loop(name: str, knobs: Knobs, fraction: float, loop: Loop):
+@pytest.mark.parametrize(
+    ("name", "knobs", "fraction", "loop"), LOOPS, ids=lambda value: getattr(value, "__name__", None)
+)
+def test_batched_generation_equals_the_papers_formula_by_a_plain_loop(
+    name: str, knobs: Knobs, fraction: float, loop: Loop
+):
     network = shared_toy(name, fraction, **knobs).double()
     batched, plain = network.generator(), loop(network.generator, network.layers)
     assert set(batched) == set(plain) == {layer.name for layer in network.layers}
@@ -524,7 +536,9 @@ def test_a_layer_with_nothing_left_is_refused_as_layer_collapse():
     network = prunable(7756)
     with torch.no_grad():
         network.architecture.stem.weight.mul_(1e-9)
-    with pytest.raises(MethodError, match=r"Layer collapse: keeping the 7,266 largest scores leaves nothing of stem\.weight"):
+    with pytest.raises(
+        MethodError, match=r"Layer collapse: keeping the 7,266 largest scores leaves nothing of stem\.weight"
+    ):
         finish(network)
 
 
@@ -557,5 +571,7 @@ def test_an_exported_pruned_network_is_plain_and_has_zeros():
     finish(network)
     plain: nn.Module = network.export()
     assert type(plain).__name__ == "WideResNet"
-    nonzero = sum(int(parameter.count_nonzero()) for name, parameter in plain.named_parameters() if name.endswith("weight"))
+    nonzero = sum(
+        int(parameter.count_nonzero()) for name, parameter in plain.named_parameters() if name.endswith("weight")
+    )
     assert nonzero <= 7756

@@ -70,7 +70,23 @@ def test_a_budget_of_nothing_is_refused(written: str | int):
 
 @pytest.mark.parametrize(
     "written",
-    ["-1", -0.1, "nan", float("nan"), "inf", float("-inf"), "tenth", "", " ", "10%%", "1..5", "0x10", "1 0 %x", True, None],
+    [
+        "-1",
+        -0.1,
+        "nan",
+        float("nan"),
+        "inf",
+        float("-inf"),
+        "tenth",
+        "",
+        " ",
+        "10%%",
+        "1..5",
+        "0x10",
+        "1 0 %x",
+        True,
+        None,
+    ],
 )
 def test_what_is_no_positive_finite_number_is_refused_with_the_forms_that_are_understood(written: object):
     with pytest.raises(UsageError, match=r"is not a parameter budget\. Write a fraction"):

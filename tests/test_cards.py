@@ -170,7 +170,7 @@ def test_a_missing_key_is_named(tmp_path: Path, line: str, key: str):
         ('members = ["wrn-10-1"]', "members = []", "members", "at least 1"),
         ("schema = 1", "schema = 2", "schema", "2"),
         ('name = "mine"', 'name = "../mine"', "name", "../mine"),
-        ("[0.1, \"50%\", 1]", "0.1", "budgets", "a list of budgets is expected"),
+        ('[0.1, "50%", 1]', "0.1", "budgets", "a list of budgets is expected"),
     ],
 )
 def test_a_wrong_value_is_shown_with_its_key(tmp_path: Path, old: str, new: str, key: str, shown: str):
@@ -208,7 +208,11 @@ def test_a_file_that_is_not_there_or_no_text_is_told_in_a_sentence(tmp_path: Pat
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('schedule = { name = "steps", at = [1] }', 'schedule = { name = "cosine", at = [1] }', "'at' lists the epochs"),
+        (
+            'schedule = { name = "steps", at = [1] }',
+            'schedule = { name = "cosine", at = [1] }',
+            "'at' lists the epochs",
+        ),
         ('schedule = { name = "steps", at = [1] }', 'schedule = { name = "steps" }', "'at' lists the epochs"),
         ('{ name = "steps", at = [1] }', '{ name = "one-cycle", warmup = 1 }', "one-cycle brings its own warm-up"),
         ('name = "sgd"', 'name = "adamw"', "momentum and nesterov belong to sgd"),
@@ -245,7 +249,12 @@ def test_a_suite_lists_no_task_and_no_seed_twice(tmp_path: Path):
 
 def test_cards_and_suites_are_frozen(tmp_path: Path):
     card, suite = read_card(written(tmp_path, CARD)), read_suite(written(tmp_path, SUITE))
-    for frozen, key in ((card, "name"), (card.recipe, "epochs"), (card.recipe.optimizer, "lr"), (suite.entry[0], "label")):
+    for frozen, key in (
+        (card, "name"),
+        (card.recipe, "epochs"),
+        (card.recipe.optimizer, "lr"),
+        (suite.entry[0], "label"),
+    ):
         with pytest.raises(ValidationError, match="frozen"):
             setattr(frozen, key, getattr(frozen, key))
 

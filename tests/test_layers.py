@@ -55,7 +55,9 @@ class OneModuleUnderTwoNames(nn.Module):
 
 
 @pytest.mark.parametrize(("convolution", "shape", "fan_in"), CONVOLUTIONS, ids=lambda value: str(value)[:40])
-def test_convolutions_of_any_dimension_and_grouping_are_shareable(convolution: nn.Module, shape: tuple[int, ...], fan_in: int):
+def test_convolutions_of_any_dimension_and_grouping_are_shareable(
+    convolution: nn.Module, shape: tuple[int, ...], fan_in: int
+):
     layer = only(convolution)
     assert (layer.name, layer.kind, layer.shape, layer.fan_in) == ("weight", "convolution", shape, fan_in)
 

@@ -63,7 +63,9 @@ def batches_of(inputs: Tensor, number: int = 3) -> list[Batch]:
     return [Batch(inputs, labels, torch.arange(len(inputs)))] * number
 
 
-def scan(network: nn.Module, inputs: Tensor, looked_at: Tensor | None = None, masks: dict[str, Tensor] | None = None) -> int:
+def scan(
+    network: nn.Module, inputs: Tensor, looked_at: Tensor | None = None, masks: dict[str, Tensor] | None = None
+) -> int:
     def outputs(network: nn.Module) -> Tensor:
         with torch.no_grad():
             result: Tensor = network.eval()(inputs if looked_at is None else looked_at)
@@ -250,7 +252,9 @@ def test_integers_and_facts_of_a_structure_come_back(tmp_path: Path, dtype: torc
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.complex64])
 def test_a_structure_that_hides_floats_is_refused(tmp_path: Path, dtype: torch.dtype):
-    with pytest.raises(MethodError, match=r"structured\.structure holds 'map' as .*trained numbers belong into parameters"):
+    with pytest.raises(
+        MethodError, match=r"structured\.structure holds 'map' as .*trained numbers belong into parameters"
+    ):
         write_model(tmp_path / "model.safetensors", Structured(), structured(torch.zeros(3, dtype=dtype)))
     assert not (tmp_path / "model.safetensors").exists()
 

@@ -111,7 +111,9 @@ def test_two_spellings_of_a_budget_are_one_run(written: str):
 
 
 @pytest.mark.parametrize(
-    "other", [{"seed": 1}, {"budget": "0.11"}, {"tile": 32}, {"method": "hashed"}], ids=["seed", "budget", "knob", "method"]
+    "other",
+    [{"seed": 1}, {"budget": "0.11"}, {"tile": 32}, {"method": "hashed"}],
+    ids=["seed", "budget", "knob", "method"],
 )
 def test_the_fingerprint_differs_with_what_decides_a_result(other: dict[str, Any]):
     assert one(**other).fingerprint != one().fingerprint
@@ -154,7 +156,8 @@ def test_a_spec_knows_its_resolved_budget():
 
 
 @pytest.mark.parametrize(
-    ("task", "dense"), [("digits15-wrn-10-1", 77_562), ("digits15-wrn-16-2", 691_386), ("digits15-transformer", 135_754)]
+    ("task", "dense"),
+    [("digits15-wrn-10-1", 77_562), ("digits15-wrn-16-2", 691_386), ("digits15-transformer", 135_754)],
 )
 def test_the_dense_networks_have_these_counts(task: str, dense: int):
     assert dense_parameters(Registry().card(task)) == dense
@@ -193,7 +196,7 @@ def test_the_command_of_a_run_repeats_it(spec: RunSpec):
         {"text": "1"},
         {"text": "true"},
         {"text": "[1, 2]"},
-        {"text": "it's \"quoted\" = so\n"},
+        {"text": 'it\'s "quoted" = so\n'},
         {"text": "naïve 😀"},
         {"text": ""},
         {"share": 1e-05},

@@ -78,7 +78,9 @@ def test_an_entry_points_name_is_the_name_of_its_class():
     ("given", "near"), [("raost", "roast"), ("template_bank", "template-bank"), ("Dense", "dense"), ("naiv", "naive")]
 )
 def test_an_unknown_method_is_answered_with_the_nearest_and_all_others(given: str, near: str):
-    with pytest.raises(UnknownName, match=rf"Unknown method '{given}'\. Did you mean .*'{near}'.*\? Known: dense, ") as caught:
+    with pytest.raises(
+        UnknownName, match=rf"Unknown method '{given}'\. Did you mean .*'{near}'.*\? Known: dense, "
+    ) as caught:
         Registry().method(given)
     assert near in caught.value.near
     assert "--plugin" in str(caught.value)
@@ -268,7 +270,9 @@ def test_a_method_is_created_with_its_papers_knobs_where_none_is_given():
 
 
 def test_an_unknown_knob_is_answered_with_the_nearest():
-    with pytest.raises(UnknownName, match=r"Unknown knob of some 'rnak'\. Did you mean 'rank'\? Known: ceiling, order, rank\."):
+    with pytest.raises(
+        UnknownName, match=r"Unknown knob of some 'rnak'\. Did you mean 'rank'\? Known: ceiling, order, rank\."
+    ):
         create(Some, {"rnak": 8}, "some")
 
 
@@ -279,7 +283,13 @@ def test_a_method_without_knobs_says_so():
 
 @pytest.mark.parametrize(
     ("knob", "value", "said"),
-    [("rank", "many", "valid integer"), ("rank", 1.5, "valid integer"), ("order", 3, "valid string"), ("ceiling", float("nan"), "finite"), ("ceiling", float("inf"), "finite")],
+    [
+        ("rank", "many", "valid integer"),
+        ("rank", 1.5, "valid integer"),
+        ("order", 3, "valid string"),
+        ("ceiling", float("nan"), "finite"),
+        ("ceiling", float("inf"), "finite"),
+    ],
 )
 def test_a_value_that_a_knob_does_not_take_is_shown_with_the_knob(knob: str, value: object, said: str):
     with pytest.raises(UsageError, match=rf"Knob '{knob}' of some was given .*{said}"):

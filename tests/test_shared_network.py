@@ -193,7 +193,9 @@ def test_the_model_that_was_handed_in_is_unchanged(name: str):
 
 
 @any_model
-@pytest.mark.parametrize("copier", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "copier", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))], ids=["copy", "pickle"]
+)
 def test_a_copy_gives_the_same_output_and_lives_on_its_own(name: str, copier: Callable[[nn.Module], nn.Module]):
     network, inputs = shared(name)
     output = evaluated(network, inputs)
@@ -223,7 +225,7 @@ def test_a_state_dict_loads_into_a_network_of_the_same_seed(name: str):
 @pytest.mark.parametrize("method", ["naive", "template-bank", "hashed", "roast"])
 def test_a_tied_weight_stays_tied_whatever_shares_it(method: str):
     network, inputs = shared("tied-language-model", 1, method)
-    assert [layer.slots for layer in network.layers][0] == ("embedding.weight", "head.weight")
+    assert network.layers[0].slots == ("embedding.weight", "head.weight")
     plain = npasbench.export(network)
     assert plain.head.weight is plain.embedding.weight
     assert count(plain).total == count(LanguageModel()).total
@@ -236,7 +238,9 @@ def test_the_shared_forward_leaves_the_architectures_slots_empty():
         mode(inputs)
         slots = [slot for layer in network.layers for slot in layer.slots]
         assert slots == ["first.weight", "last.weight"]
-        assert all(network.architecture.get_submodule(s.rpartition(".")[0])._parameters["weight"] is None for s in slots)
+        assert all(
+            network.architecture.get_submodule(s.rpartition(".")[0])._parameters["weight"] is None for s in slots
+        )
 
 
 def test_what_is_excluded_is_copied_from_the_model():
@@ -470,7 +474,10 @@ def test_exporting_leaves_the_network_in_its_mode_and_shares_no_memory():
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda w: {**w, "0.weight": w["0.weight"][:-1]}, r"returned shape \[7, 3, 3, 3\] for '0\.weight', which needs \[8, 3, 3, 3\]"),
+        (
+            lambda w: {**w, "0.weight": w["0.weight"][:-1]},
+            r"returned shape \[7, 3, 3, 3\] for '0\.weight', which needs \[8, 3, 3, 3\]",
+        ),
         (lambda w: {**w, "0.weight": w["0.weight"].flatten()}, r"returned shape \[216\] for '0\.weight'"),
         (lambda w: {k: v for k, v in w.items() if k != "3.weight"}, r"missing: 3\.weight; unknown: none"),
         (lambda w: {**w, "wieght": w["0.weight"]}, r"missing: none; unknown: wieght"),
@@ -522,7 +529,9 @@ def test_the_generator_is_offered_what_norms_and_biases_leave():
 
 def test_a_budget_below_what_cannot_be_shared_is_refused_with_the_smallest_that_works():
     model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.LayerNorm(600))
-    with pytest.raises(BudgetTooSmall, match=r"roast needs at least 1,201 parameters .*; the budget is 1,100") as caught:
+    with pytest.raises(
+        BudgetTooSmall, match=r"roast needs at least 1,201 parameters .*; the budget is 1,100"
+    ) as caught:
         npasbench.share(model, "roast", budget=1100)
     assert caught.value.smallest == 1201
     assert count(npasbench.share(model, "roast", budget=1201)).total == 1201

@@ -241,7 +241,15 @@ def test_hooks_are_called_in_order_with_the_steps_that_are_done():
     method = Noting()
     train(method)
     first_epoch = [(name, step) for name, _, step in method.seen[:7]]
-    assert first_epoch == [("backward", 0), ("step", 1), ("backward", 1), ("step", 2), ("backward", 2), ("step", 3), ("epoch", 3)]
+    assert first_epoch == [
+        ("backward", 0),
+        ("step", 1),
+        ("backward", 1),
+        ("step", 2),
+        ("backward", 2),
+        ("step", 3),
+        ("epoch", 3),
+    ]
     assert [step for name, _, step in method.seen if name == "epoch"] == [3, 6]
     assert [epoch for name, epoch, _ in method.seen if name == "backward"] == [0, 0, 0, 1, 1, 1]
 
@@ -340,10 +348,16 @@ def test_a_state_taken_after_any_step_goes_on_to_the_same_bits(at: int):
                 raise Stop
 
     whole, watched = train(Handed(), schedule=Schedule(name="one-cycle"))
-    interrupted, stopping = Training(Handed(), network(), recipe(schedule=Schedule(name="one-cycle")), data(), CPU), Stopping()
+    interrupted, stopping = (
+        Training(Handed(), network(), recipe(schedule=Schedule(name="one-cycle")), data(), CPU),
+        Stopping(),
+    )
     with pytest.raises(Stop):
         interrupted.run(stopping)
-    again, watching = Training(Handed(), network(), recipe(schedule=Schedule(name="one-cycle")), data(), CPU), Watching()
+    again, watching = (
+        Training(Handed(), network(), recipe(schedule=Schedule(name="one-cycle")), data(), CPU),
+        Watching(),
+    )
     again.load(stopping.state)
     again.run(watching)
     assert same(again.network, whole.network)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from npasbench.commands.display import RunDisplay
     from npasbench.plan import RunSpec
     from npasbench.running.rundir import RunDirectory
+    from npasbench.running.worker import Options
 
 
 def do_runs(
@@ -30,7 +31,6 @@ def do_runs(
 ) -> int:
     """Do what is open of ``specs``; returns the exit code. ``go_on`` is the command that goes on after an interruption."""
     from npasbench.commands.display import RunDisplay
-    from npasbench.running.dispatch import run_local
     from npasbench.running.rundir import RunDirectory
     from npasbench.running.worker import Options
 
@@ -39,18 +39,25 @@ def do_runs(
     waiting = [spec for spec, directory in zip(specs, directories, strict=True) if directory.open_to_work()]
     failed = sum(directory.failure_file.exists() and not directory.result_file.exists() for directory in directories)
     _announce(len(specs), len(waiting), failed, root)
-    stopped = False
     with RunDisplay(len(waiting), quiet=quiet) as display:
-        try:
-            if waiting:
-                run_local(waiting, root, workers or _cores(options.device), options, display)
-        except KeyboardInterrupt:
-            click.echo(
-                f"Stopped: {display.states.total()} of {len(waiting)} runs ended, the others keep their checkpoints."
-            )
-            click.echo(f"Go on with: {go_on}")
-            return 130
+        stopped = _do(waiting, root, workers or _cores(options.device), options, display)
+    if stopped:
+        click.echo(f"Stopped: {display.states.total()} of {len(waiting)} runs ended, the others keep their checkpoints.")
+        click.echo(f"Go on with: {go_on}")
+        return 130
     return _sum_up(display, directories, len(waiting), root, go_on)
+
+
+def _do(waiting: Sequence[RunSpec], root: Path, workers: int, options: Options, display: RunDisplay) -> bool:
+    """Do the runs; True if the user stopped them with Ctrl-C."""
+    from npasbench.running.dispatch import run_local
+
+    try:
+        if waiting:
+            run_local(waiting, root, workers, options, display)
+    except KeyboardInterrupt:
+        return True
+    return False
 
 
 def pick_device(given: str | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
@@ -62,7 +64,7 @@ class _Pool:
 
 def warm_up() -> None:
     """Start the process that workers are forked from, which imports what they need while the caller still plans."""
-    with _one_thread_each():
+    with _one_thread_each(), _deaf_to_ctrl_c():
         forkserver.set_forkserver_preload(list(_PRELOADED))
         forkserver.ensure_running()
 
@@ -141,6 +143,19 @@ def _close(pool: _Pool) -> None:
         worker.process.terminate()
         worker.process.join()
         worker.certifier.join(timeout=5)
+
+
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """A process started here ignores Ctrl-C from its first instruction on: only the parent reacts to it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import platform
-import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import npasbench
 from npasbench.method import Method
 from npasbench.plan import RunSpec
 from npasbench.registry import Registry, source_hash
+from npasbench.running.commit import commit
 
 
 def provenance(spec: RunSpec, method: type[Method], device: torch.device) -> dict[str, Any]:
@@ -36,24 +36,6 @@ def provenance(spec: RunSpec, method: type[Method], device: torch.device) -> dic
         "method_source": source_hash(method),
         "command": spec.command(),
     }
-
-
-@functools.cache
-def commit() -> dict[str, Any]:
-    """The commit of the tree that npasbench was imported from and whether it has changes since; None outside of one."""
-    root = Path(npasbench.__file__).resolve().parent.parent
-    head = _git(root, "rev-parse", "HEAD") if (root / "pyproject.toml").exists() else None
-    if head is None:
-        return {"commit": None, "dirty": None}
-    return {"commit": head, "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
-
-
-def _git(root: Path, *words: str) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _origin(spec: RunSpec) -> str:

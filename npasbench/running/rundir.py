@@ -11,6 +11,7 @@ from typing import Any, Literal
 from npasbench.errors import RunError
 from npasbench.plan import RunSpec
 from npasbench.running import record
+from npasbench.running.commit import commit
 from npasbench.running.files import atomic, publish, writing
 from npasbench.running.lease import Lease
 
@@ -133,8 +134,14 @@ class RunDirectory:
         return content
 
     def fail(self, sentence: str, traceback: str) -> None:
-        """Write down why the run failed."""
-        content = {"error": sentence, "traceback": traceback, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+        """Write down why the run failed, of which commit, and the command that repeats it."""
+        content = {
+            "error": sentence,
+            "traceback": traceback,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": self.spec().command(),
+            **commit(),
+        }
         with atomic(self.failure_file) as file:
             file.write(json.dumps(content, indent=1).encode())
 

@@ -1,0 +1,28 @@
+"""The commit that results come from."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import npasbench
+
+
+@functools.cache
+def commit() -> dict[str, Any]:
+    """The commit of the tree that npasbench was imported from and whether it has changes since; None outside of one."""
+    root = Path(npasbench.__file__).resolve().parent.parent
+    head = _git(root, "rev-parse", "HEAD") if (root / "pyproject.toml").exists() else None
+    if head is None:
+        return {"commit": None, "dirty": None}
+    return {"commit": head, "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
+
+
+def _git(root: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
