@@ -91,5 +91,7 @@ def _sentence(method: Method, problem: Problem, smallest: int | None, built: int
     given = f"the budget is {budget.parameters:,}" + (f" and it built {built:,}" if built else "")
     if smallest is None:
         return f"{method.name} meets no budget up to four times the dense count; {given}."
-    share = f" ({smallest / budget.dense:.3g} of the dense network's {budget.dense:,})" if smallest != budget.dense else ""
+    share = (
+        f" ({smallest / budget.dense:.3g} of the dense network's {budget.dense:,})" if smallest != budget.dense else ""
+    )
     return f"{method.name} needs at least {smallest:,} parameters{share}; {given}."

@@ -37,7 +37,7 @@ class Data(Strict):
     train_per_class: Positive | None = None
     """Labelled training images a class, drawn by the seed; all others of the training pool go to the test set."""
     protocol: Literal["holdout-last", "full-last", "holdout-best"]
-    """How choices are made and which epoch is tested; see docs/tasks.md."""
+    """How choices are made and which epoch is tested; see docs/add_a_task.md."""
     shift: Annotated[int, Field(ge=0)] = 0
     """Each training image is shifted by up to so many pixels in both directions, zeros moving in."""
     flip: bool = False
@@ -194,8 +194,10 @@ def read_card(path: Path) -> Card:
 
 
 def read_suite(path: Path) -> Suite:
-    """Read a suite; errors as for :func:`read_card`."""
-    return _read(path, Suite)
+    """Read a suite; paths of cards in it are relative to its own. Errors as for :func:`read_card`."""
+    suite = _read(path, Suite)
+    tasks = tuple(str(path.parent / task) if task.endswith(".toml") else task for task in suite.tasks)
+    return suite.model_copy(update={"tasks": tasks})
 
 
 def kind_of(path: Path) -> type[Card] | type[Suite]:

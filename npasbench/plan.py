@@ -32,6 +32,8 @@ class RunSpec(BaseModel):
     dense_parameters: int = Field(gt=0)
     seed: int = Field(ge=0)
     plugins: tuple[str, ...] = ()
+    task_file: str | None = None
+    """Where a card that is not installed came from."""
 
     @cached_property
     def cell_fingerprint(self) -> str:
@@ -58,9 +60,9 @@ class RunSpec(BaseModel):
         """The budget as methods see it."""
         return Budget(self.budget, self.budget_parameters, self.dense_parameters, self.task.accounting)
 
-    def command(self, task: str | None = None) -> str:
+    def command(self) -> str:
         """The command line that repeats this run."""
-        words = ["npasbench", "run", task or self.task.name, "--method", self.method, "--label", self.label]
+        words = ["npasbench", "run", self.task_file or self.task.name, "--method", self.method, "--label", self.label]
         words += ["--budget", self.budget, "--seeds", str(self.seed)]
         for knob, value in self.knobs.items():
             if value is not None:  # TOML has no word for it; only a default can be None
@@ -94,22 +96,21 @@ def plan_suite(
     suite: Suite, registry: Registry, *, budgets: Sequence[str] = (), seeds: Sequence[int] = ()
 ) -> list[RunSpec]:
     """All runs of a suite, seeds outermost, so that a plan that is cut short has every cell."""
-    cards = [registry.card(name) for name in suite.tasks]
+    budgets, seeds = budgets or suite.budgets or (), seeds or suite.seeds or ()
     specs = [
         spec
-        for card in cards
+        for task in suite.tasks
         for entry in suite.entry
-        for spec in plan_entry(
-            card, entry, registry, budgets=budgets or suite.budgets or (), seeds=seeds or suite.seeds or ()
-        )
+        for spec in plan_entry(task, entry, registry, budgets=budgets, seeds=seeds)
     ]
     return sorted(specs, key=lambda spec: spec.seed)
 
 
 def plan_entry(
-    card: Card, entry: Entry, registry: Registry, *, budgets: Sequence[str] = (), seeds: Sequence[int] = ()
+    task: str, entry: Entry, registry: Registry, *, budgets: Sequence[str] = (), seeds: Sequence[int] = ()
 ) -> list[RunSpec]:
-    """All runs of one entry on one task, by default at the card's budgets and seeds."""
+    """All runs of one entry on one task (a name, or the path of a card), by default at the card's budgets and seeds."""
+    card = registry.card(task)
     method = registry.method(entry.method)
     settings = create(method, entry.set, entry.method).settings
     dense = dense_parameters(card)
@@ -126,6 +127,7 @@ def plan_entry(
             dense_parameters=dense,
             seed=seed,
             plugins=registry.plugins,
+            task_file=str(Path(task).resolve()) if task.endswith(".toml") else None,
         )
         for seed in (seeds or card.seeds)
         for budget in resolved

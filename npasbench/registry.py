@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from npasbench.card import Card, Suite, kind_of, read_card, read_suite
-from npasbench.errors import NpasbenchError, PluginError, UnknownName, UsageError
+from npasbench.errors import CardError, NpasbenchError, PluginError, UnknownName, UsageError
 
 if TYPE_CHECKING:
     from npasbench.method import Method
@@ -114,7 +114,10 @@ class Registry:
             raise UnknownName(
                 "task", name, self.names(Card), "A card of your own is named by its path, ending in .toml."
             )
-        return read_card(self.files[name])
+        card = read_card(self.files[name])
+        if card.name != name:
+            raise CardError(f"{self.files[name]} holds the task '{card.name}'; give file and task one name.")
+        return card
 
     def suite_or_card(self, name: str) -> Suite | Card:
         """A suite or a card, by name or path; errors as for :meth:`card`."""
@@ -124,7 +127,7 @@ class Registry:
             raise UnknownName(
                 "task or suite", name, self.files, "One of your own is named by its path, ending in .toml."
             )
-        return read_suite(self.files[name]) if name in self.names(Suite) else read_card(self.files[name])
+        return read_suite(self.files[name]) if name in self.names(Suite) else self.card(name)
 
 
 def create(method: type[Method], knobs: dict[str, Any], name: str) -> Method:

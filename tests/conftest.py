@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 import npasbench.tasks
+import pytest
 
 CARDS = Path(next(iter(npasbench.tasks.__path__)))
 

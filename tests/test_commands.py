@@ -79,7 +79,9 @@ def test_an_unknown_option_exits_2() -> None:
 
 def test_list_shows_methods_tasks_and_suites() -> None:
     listed = json.loads(call("list", "--json")[1])
-    assert {"dense", "narrow", "shallow", "naive", "template-bank", "hashed", "roast", "magnitude"} <= set(listed["methods"])
+    assert {"dense", "narrow", "shallow", "naive", "template-bank", "hashed", "roast", "magnitude"} <= set(
+        listed["methods"]
+    )
     assert {"digits15-wrn-10-1", "digits15-wrn-16-2", "digits15-transformer"} <= set(listed["tasks"])
     assert {"quickstart", "digits15"} <= set(listed["suites"])
 
@@ -108,13 +110,26 @@ def test_inspect_shows_each_layer_and_the_counts() -> None:
 
 
 def test_inspect_takes_the_papers_count_too() -> None:
-    words = ["naive", "--architecture", "wrn-16-4", "--classes", "100", "--bank-size", "100000", "--set", "scope=all", "--json"]
+    words = [
+        "naive",
+        "--architecture",
+        "wrn-16-4",
+        "--classes",
+        "100",
+        "--bank-size",
+        "100000",
+        "--set",
+        "scope=all",
+        "--json",
+    ]
     shown = json.loads(call("inspect", *words)[1])
     assert shown["parameters"]["bank"] == 100_000
 
 
 @pytest.mark.slow
-def test_a_suite_is_run_shown_retried_exported_and_put_on_a_leaderboard(small_card: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_suite_is_run_shown_retried_exported_and_put_on_a_leaderboard(
+    small_card: Callable[..., Path], tmp_path: Path
+) -> None:
     card = small_card(3)
     (tmp_path / "broken.py").write_text(
         "from npasbench.baselines.roast import Roast\n"
@@ -142,9 +157,13 @@ def test_a_suite_is_run_shown_retried_exported_and_put_on_a_leaderboard(small_ca
     assert code == 0
     planned = json.loads(said)
     assert planned["runs"] == 16
-    assert {"task": "digits15-wrn-10-1", "label": "naive", "budget": "0.1", "parameters": 7756, "states": {"refused": 2}} in planned[
-        "cells"
-    ]
+    assert {
+        "task": "digits15-wrn-10-1",
+        "label": "naive",
+        "budget": "0.1",
+        "parameters": 7756,
+        "states": {"refused": 2},
+    } in planned["cells"]
 
     code, said = run("status", "runs", "--json", cwd=tmp_path)
     assert code == 1
@@ -185,7 +204,9 @@ def assert_exported_network_predicts_the_same(folder: Path, exported: Path) -> N
 
 
 @pytest.mark.slow
-def test_two_runs_of_one_suite_at_the_same_time_do_nothing_twice(small_card: Callable[..., Path], tmp_path: Path) -> None:
+def test_two_runs_of_one_suite_at_the_same_time_do_nothing_twice(
+    small_card: Callable[..., Path], tmp_path: Path
+) -> None:
     words = [sys.executable, "-m", "npasbench", "run", str(small_card(6)), "--method", "roast", "--budget", "0.1"]
     words += ["--seeds", "0-5", "--runs", str(tmp_path / "runs"), "--workers", "2", "--device", "cpu"]
     both = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]

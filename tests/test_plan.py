@@ -43,7 +43,7 @@ def card() -> Card:
 
 def one(method: str = "roast", budget: str = "0.1", seed: int = 0, label: str = "", **knobs: Any) -> RunSpec:
     entry = Entry(label=label or method, method=method, set=knobs)
-    (spec,) = plan_entry(card(), entry, Registry(), budgets=[budget], seeds=[seed])
+    (spec,) = plan_entry("digits15-wrn-10-1", entry, Registry(), budgets=[budget], seeds=[seed])
     return spec
 
 
@@ -88,7 +88,7 @@ def test_seeds_are_outermost_so_that_a_plan_cut_short_has_every_cell():
 
 
 def test_a_task_alone_takes_the_cards_budgets_and_seeds():
-    specs = plan_entry(card(), Entry(label="roast", method="roast"), Registry())
+    specs = plan_entry("digits15-wrn-10-1", Entry(label="roast", method="roast"), Registry())
     assert len(specs) == len(card().budgets) * len(card().seeds)
     assert {spec.budget for spec in specs} == set(card().budgets)
 
@@ -213,7 +213,9 @@ def test_the_command_repeats_knobs_of_every_kind(tmp_path: Path, knobs: dict[str
     plugin = tmp_path / "knobby.py"
     plugin.write_text(KNOBBY)
     registry = Registry([str(plugin)])
-    (spec,) = plan_entry(card(), Entry(label="k", method="knobby", set=knobs), registry, budgets=["0.5"], seeds=[2])
+    (spec,) = plan_entry(
+        "digits15-wrn-10-1", Entry(label="k", method="knobby", set=knobs), registry, budgets=["0.5"], seeds=[2]
+    )
     (again,) = repeated(spec)
     assert again.knobs == spec.knobs
     assert again.fingerprint == spec.fingerprint
@@ -225,7 +227,9 @@ def test_where_a_plugin_lies_is_not_in_the_fingerprint(tmp_path: Path):
         plugin = tmp_path / folder / "knobby.py"
         plugin.parent.mkdir()
         plugin.write_text(KNOBBY)
-        specs = plan_entry(card(), Entry(label="k", method="knobby"), Registry([str(plugin)]), budgets=["1"], seeds=[0])
+        specs = plan_entry(
+            "digits15-wrn-10-1", Entry(label="k", method="knobby"), Registry([str(plugin)]), budgets=["1"], seeds=[0]
+        )
         fingerprints.add(specs[0].fingerprint)
     assert len(fingerprints) == 1
 

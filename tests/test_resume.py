@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -97,7 +96,11 @@ def test_a_run_killed_with_sigkill_at_several_points_ends_bit_identical(
     method: str, budget: str, network: str, small_card: Callable[..., Path], tmp_path: Path
 ) -> None:
     card = small_card(EPOCHS, network)
-    points = [("after_step", 1, "all SIGKILL"), ("after_backward", 11, "all SIGKILL"), ("after_step", STEPS, "all SIGKILL")]
+    points = [
+        ("after_step", 1, "all SIGKILL"),
+        ("after_backward", 11, "all SIGKILL"),
+        ("after_step", STEPS, "all SIGKILL"),
+    ]
     plugin = kill_points(tmp_path, method, [])
     finish(start(card, tmp_path / "whole", "mortal", budget, plugin))
     plugin = kill_points(tmp_path, method, points)
@@ -124,7 +127,9 @@ def test_a_worker_killed_alone_is_replaced_and_the_run_ends_bit_identical(
 
 
 @pytest.mark.slow
-def test_a_run_that_kills_its_worker_twice_has_failed_and_says_so(small_card: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_run_that_kills_its_worker_twice_has_failed_and_says_so(
+    small_card: Callable[..., Path], tmp_path: Path
+) -> None:
     points = [("after_step", 8, "worker SIGKILL"), ("after_step", 9, "worker SIGKILL")]
     plugin = kill_points(tmp_path, "npasbench.baselines.roast:Roast", points)
     process = start(small_card(EPOCHS), tmp_path / "killed", "mortal", "0.1", plugin)
@@ -135,7 +140,9 @@ def test_a_run_that_kills_its_worker_twice_has_failed_and_says_so(small_card: Ca
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_loses_nothing(small_card: Callable[..., Path], tmp_path: Path) -> None:
+def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_loses_nothing(
+    small_card: Callable[..., Path], tmp_path: Path
+) -> None:
     card, base = small_card(EPOCHS), "npasbench.baselines.hashed:Hashed"
     finish(start(card, tmp_path / "whole", "mortal", "0.25", kill_points(tmp_path, base, [])))
     plugin = kill_points(tmp_path, base, [("after_step", 5, "all SIGINT")])
@@ -198,7 +205,9 @@ class Searcher(Roast):
 
 
 @pytest.mark.slow
-def test_a_search_killed_in_the_middle_of_a_stage_ends_bit_identical(small_card: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_search_killed_in_the_middle_of_a_stage_ends_bit_identical(
+    small_card: Callable[..., Path], tmp_path: Path
+) -> None:
     plugin = tmp_path / "searcher.py"
     plugin.write_text(SEARCHER)
     card = small_card(EPOCHS)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from npasbench.card import Entry, read_card
+from npasbench.card import Entry
 from npasbench.errors import LeaseLost, RunError, WriteError
 from npasbench.plan import RunSpec, plan_entry
 from npasbench.registry import Registry
@@ -30,9 +30,12 @@ from npasbench.running.worker import Options, work
 
 @pytest.fixture
 def plan(small_card: Callable[..., Path]) -> Callable[..., list[RunSpec]]:
-    def make(method: str, budget: str = "0.1", seeds: tuple[int, ...] = (0,), plugins: tuple[str, ...] = ()) -> list[RunSpec]:
-        card = read_card(small_card(2))
-        return plan_entry(card, Entry(label=method, method=method), Registry(plugins), budgets=[budget], seeds=seeds)
+    def make(
+        method: str, budget: str = "0.1", seeds: tuple[int, ...] = (0,), plugins: tuple[str, ...] = ()
+    ) -> list[RunSpec]:
+        return plan_entry(
+            str(small_card(2)), Entry(label=method, method=method), Registry(plugins), budgets=[budget], seeds=seeds
+        )
 
     return make
 
@@ -95,7 +98,9 @@ def test_what_is_done_is_not_done_again(plan: Callable[..., list[RunSpec]], tmp_
     assert RunDirectory.of(tmp_path, specs[0]).result_file.stat().st_mtime_ns == before
 
 
-def test_a_budget_too_small_is_refused_with_the_smallest_one(plan: Callable[..., list[RunSpec]], tmp_path: Path) -> None:
+def test_a_budget_too_small_is_refused_with_the_smallest_one(
+    plan: Callable[..., list[RunSpec]], tmp_path: Path
+) -> None:
     (spec,) = plan("naive")
     assert ends(do([spec], tmp_path)) == ["refused"]
     result = record.read(RunDirectory.of(tmp_path, spec).result_file)
@@ -104,7 +109,9 @@ def test_a_budget_too_small_is_refused_with_the_smallest_one(plan: Callable[...,
     assert not result.metrics
 
 
-def test_a_method_without_business_is_skipped_with_its_reason(plan: Callable[..., list[RunSpec]], tmp_path: Path) -> None:
+def test_a_method_without_business_is_skipped_with_its_reason(
+    plan: Callable[..., list[RunSpec]], tmp_path: Path
+) -> None:
     (spec,) = plan("shallow")
     do([spec], tmp_path)
     result = record.read(RunDirectory.of(tmp_path, spec).result_file)
@@ -120,7 +127,9 @@ class Broken(Roast):
 """
 
 
-def test_a_failing_run_stops_no_other_and_keeps_its_traceback(plan: Callable[..., list[RunSpec]], tmp_path: Path) -> None:
+def test_a_failing_run_stops_no_other_and_keeps_its_traceback(
+    plan: Callable[..., list[RunSpec]], tmp_path: Path
+) -> None:
     plugin = tmp_path / "broken.py"
     plugin.write_text(BROKEN)
     specs = [*plan("broken", plugins=(str(plugin),)), *plan("roast")]
@@ -168,7 +177,9 @@ class Hides(Roast):
 """
 
 
-def test_the_certificate_exposes_what_is_learned_outside_of_the_count(plan: Callable[..., list[RunSpec]], tmp_path: Path) -> None:
+def test_the_certificate_exposes_what_is_learned_outside_of_the_count(
+    plan: Callable[..., list[RunSpec]], tmp_path: Path
+) -> None:
     plugin = tmp_path / "hides.py"
     plugin.write_text(HIDES)
     (spec,) = plan("hides", plugins=(str(plugin),))
@@ -287,7 +298,9 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
         file.write(b"")
 
 
-def test_runs_that_cannot_be_written_stay_open_and_stop_the_worker(plan: Callable[..., list[RunSpec]], tmp_path: Path) -> None:
+def test_runs_that_cannot_be_written_stay_open_and_stop_the_worker(
+    plan: Callable[..., list[RunSpec]], tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("not a folder")
     specs = plan("roast", seeds=(0, 1))
     events = do(specs, tmp_path / "file" / "runs")

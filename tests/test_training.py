@@ -374,9 +374,9 @@ def test_bfloat16_keeps_parameters_and_losses_in_float32():
 # Measures
 
 
-def predictions(examples: int = 200, classes: int = 7) -> tuple[Tensor, Tensor]:
+def predictions(examples: int = 200, classes: int = 7, spread: float = 2.0) -> tuple[Tensor, Tensor]:
     rng = torch.Generator().manual_seed(3)
-    logits = 2 * torch.randn(examples, classes, generator=rng)
+    logits = spread * torch.randn(examples, classes, generator=rng)
     return logits.log_softmax(1), torch.randint(classes, (examples,), generator=rng)
 
 
@@ -404,8 +404,10 @@ def test_calibration_error_by_hand():
 
 
 def test_calibration_error_is_that_of_a_plain_loop_over_bins():
-    log_probability, labels = predictions()
+    log_probability, labels = predictions(300, classes=40, spread=0.7)
     confidence, predicted = (part.numpy() for part in log_probability.double().exp().max(1))
+    assert confidence.min() < 1 / 15 < 2 / 15 < confidence.max()
+    labels = torch.where(torch.from_numpy(confidence < 1 / 15), torch.from_numpy(predicted), labels)
     right = predicted == labels.numpy()
     total = 0.0
     for index in range(15):

@@ -76,8 +76,3 @@ def _outcome(event: dict[str, Any]) -> str:
         return f"{event['state']}, accuracy {accuracy:.4f}"
     told_later = event["state"] in TOLD_AT_THE_END  # mostly the same for every seed: said once, at the end
     return f"{event['state']}: {event['reason']}" if event.get("reason") and not told_later else str(event["state"])
-
-
-def plural(number: int, noun: str) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

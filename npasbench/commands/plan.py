@@ -19,6 +19,7 @@ from npasbench.commands.options import (
     set_option,
 )
 from npasbench.commands.planning import plan_runs
+from npasbench.commands.wording import plural
 
 if TYPE_CHECKING:
     from npasbench.plan import RunSpec
@@ -60,7 +61,11 @@ def plan(
         states = ", ".join(f"{number} {state}" for state, number in cell["states"].items())
         click.echo(f"{cell['task']}  {cell['label']:<20} {cell['budget']:>8} = {cell['parameters']:>11,}  {states}")
     total = Counter(state for cell in cells for state, number in cell["states"].items() for _ in range(number))
-    click.echo(f"{len(specs)} runs: " + ", ".join(f"{number} {state}" for state, number in sorted(total.items())) + ".")
+    click.echo(
+        f"{plural(len(specs), 'run')}: "
+        + ", ".join(f"{number} {state}" for state, number in sorted(total.items()))
+        + "."
+    )
     for label in stale:
         click.echo(f"The source of '{label}' has changed since some of its runs were done; they are kept as they are.")
 

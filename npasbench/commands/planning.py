@@ -50,4 +50,4 @@ def plan_runs(
             f"'{label or method}' cannot be a {word}: it names folders, so write at most 80 lower-case letters, digits, "
             "'.', '_' and '-', and begin with a letter or digit."
         ) from None
-    return plan_entry(found, entry, registry, budgets=texts, seeds=seeds)
+    return plan_entry(name, entry, registry, budgets=texts, seeds=seeds)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import click
 
-from npasbench.commands.options import checkpoint_option, device_option, runs_option, workers_option
+from npasbench.commands.options import checkpoint_option, runs_option, workers_option
 from npasbench.commands.planning import plan_runs
 from npasbench.commands.working import do_runs
 
@@ -20,7 +21,7 @@ from npasbench.commands.working import do_runs
 )
 @click.option("--seeds", help="Such as 0-2 for a first look. [default: the suite's ten]")
 @workers_option
-@device_option
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:N.")
 @checkpoint_option
 @click.pass_context
 def quickstart(
@@ -29,7 +30,7 @@ def quickstart(
     out: Path,
     seeds: str | None,
     workers: int | None,
-    device: str | None,
+    device: str,
     checkpoint_seconds: float,
 ) -> None:
     """Train every method on handwritten digits at four budgets with ten seeds, and build the leaderboard.
@@ -46,9 +47,9 @@ def quickstart(
         specs,
         runs,
         workers=workers,
-        device=device or "cpu",
+        device=device,
         checkpoint_seconds=checkpoint_seconds,
-        go_on="npasbench quickstart",
+        go_on=shlex.join(["npasbench", *sys.argv[1:]]),
     )
     if code == 130:
         sys.exit(code)

@@ -49,6 +49,6 @@ def retry(runs: Path, workers: int | None, device: str | None, checkpoint_second
         workers=workers,
         device=device,
         checkpoint_seconds=checkpoint_seconds,
-        go_on=f"npasbench run, or npasbench retry {runs}",
+        go_on="the command that planned these runs",
     )
     sys.exit(code or int(len(specs) < len(again)))

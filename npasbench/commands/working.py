@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from npasbench.commands.wording import plural
 from npasbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ def do_runs(
     with RunDisplay(len(waiting), quiet=quiet) as display:
         stopped = _do(waiting, root, workers or _cores(options.device), options, display)
     if stopped:
-        click.echo(f"Stopped: {display.states.total()} of {len(waiting)} runs ended, the others keep their checkpoints.")
+        click.echo(
+            f"Stopped: {display.states.total()} of {len(waiting)} runs ended, the others keep their checkpoints."
+        )
         click.echo(f"Go on with: {go_on}")
         return 130
     return _sum_up(display, directories, len(waiting), root, go_on)
@@ -84,8 +87,6 @@ def _cores(device: str) -> int:
 
 
 def _announce(total: int, waiting: int, failed: int, root: Path) -> None:
-    from npasbench.commands.display import plural
-
     parts = [plural(total, "run"), f"{waiting} to do"]
     if failed:
         parts.append(f"{failed} failed earlier (see 'npasbench status {root}', repeat with 'npasbench retry {root}')")
@@ -94,12 +95,12 @@ def _announce(total: int, waiting: int, failed: int, root: Path) -> None:
 
 def _sum_up(display: RunDisplay, directories: Sequence[RunDirectory], waiting: int, root: Path, go_on: str) -> int:
     """Say how all the runs stand; 1 if one failed or was left over, or if every single one was refused."""
-    from npasbench.commands.display import plural
-
     for (cell, state), reason in sorted(display.reasons.items()):
         click.echo(f"{state}: {cell}: {reason}")
     states = Counter(directory.state() for directory in directories)
-    click.echo(f"{plural(len(directories), 'run')}: " + ", ".join(f"{n} {state}" for state, n in sorted(states.items())) + ".")
+    click.echo(
+        f"{plural(len(directories), 'run')}: " + ", ".join(f"{n} {state}" for state, n in sorted(states.items())) + "."
+    )
     left = waiting - display.states.total()
     if left > 0:
         click.echo(f"{plural(left, 'run')} held by other workers or interrupted. Go on with: {go_on}")

@@ -20,7 +20,6 @@ from npasbench.data.batches import Batches
 from npasbench.errors import BudgetTooSmall
 from npasbench.measuring.count import count
 from npasbench.measuring.model_file import running_statistics, write_model
-from npasbench.method import Method
 from npasbench.plan import RunSpec
 from npasbench.problem import Problem
 from npasbench.registry import Registry, create
@@ -59,17 +58,7 @@ def execute(directory: RunDirectory, spec: RunSpec, lease: Lease, around: Surrou
         NpasbenchError: if the run cannot be done, with the reason.
     """
     prepare_process(spec, around.device)
-    method = create(Registry(spec.plugins).method(spec.method), dict(spec.knobs), spec.method)
-    problem = problem_of(spec)
-    begun = datetime.now(UTC)
-    reason = method.skip(problem)
-    if reason:
-        record = _unbuilt(spec, method, "skipped", reason, begun)
-    else:
-        try:
-            record = _train_and_measure(directory, spec, method, problem, lease, around, begun)
-        except BudgetTooSmall as error:
-            record = _unbuilt(spec, method, "refused", str(error), begun, smallest=error.smallest)
+    record = _Run(directory, spec, lease, around).record()
     lease.check()
     published = publish(directory.result_file, write_text(record).encode())
     if published:
@@ -84,28 +73,81 @@ def prepare_process(spec: RunSpec, device: torch.device) -> None:
     torch.manual_seed(streams.stream_seed(spec.seed, "training"))
 
 
-def _train_and_measure(
-    directory: RunDirectory,
-    spec: RunSpec,
-    method: Method,
-    problem: Problem,
-    lease: Lease,
-    around: Surroundings,
-    begun: datetime,
-) -> Record:
-    data = load(spec.task.data, seed=spec.seed)
-    recipe = spec.task.recipe
-    batches = Batches(data, spec.task.data, recipe.batch_size, spec.seed, around.device)
-    observer = RunObserver(directory, lease, around.checkpoint_seconds, around.should_stop, around.tell)
-    search = HarnessSearch(directory, spec, method, batches, around.device, observer)
-    findings = find(method, problem, search, directory.findings_file)
-    network = place(audited(method, problem, findings, spec.seed), recipe, around.device)
-    training = Training(method, network, recipe, batches, around.device)
-    costs = cell_costs.measured(directory, spec, training)
-    torch.manual_seed(streams.stream_seed(spec.seed, "training"))
-    resume(training, directory, observer)
-    training.run(observer)
-    return _measure(directory, spec, method, network, data, around, begun, observer, {**costs, **search.costs()})
+class _Run:
+    """One run on its way to a record."""
+
+    def __init__(self, directory: RunDirectory, spec: RunSpec, lease: Lease, around: Surroundings) -> None:
+        self.directory, self.spec, self.lease, self.around = directory, spec, lease, around
+        self.recipe, self.device = spec.task.recipe, around.device
+        self.method = create(Registry(spec.plugins).method(spec.method), dict(spec.knobs), spec.method)
+        self.begun = datetime.now(UTC)
+        self.costs: dict[str, float | None] = {}
+
+    def record(self) -> Record:
+        """Skipped, refused, or trained and measured."""
+        problem = problem_of(self.spec)
+        reason = self.method.skip(problem)
+        if reason:
+            return self._unbuilt("skipped", reason)
+        try:
+            network, data, restarts = self._train(problem)
+        except BudgetTooSmall as error:
+            return self._unbuilt("refused", str(error), error.smallest)
+        return self._measure(network, data, restarts)
+
+    def _train(self, problem: Problem) -> tuple[nn.Module, DataSet, int]:
+        """Search, build, audit, train: the trained network, its data, and how often it was interrupted."""
+        data = load(self.spec.task.data, seed=self.spec.seed)
+        batches = Batches(data, self.spec.task.data, self.recipe.batch_size, self.spec.seed, self.device)
+        around = self.around
+        observer = RunObserver(self.directory, self.lease, around.checkpoint_seconds, around.should_stop, around.tell)
+        search = HarnessSearch(self.directory, self.spec, self.method, batches, self.device, observer)
+        findings = find(self.method, problem, search, self.directory.findings_file)
+        network = place(audited(self.method, problem, findings, self.spec.seed), self.recipe, self.device)
+        training = Training(self.method, network, self.recipe, batches, self.device)
+        self.costs = {**cell_costs.measured(self.directory, self.spec, training), **search.costs()}
+        torch.manual_seed(streams.stream_seed(self.spec.seed, "training"))
+        observer.begin()
+        resume(training, self.directory, observer)
+        training.run(observer)
+        self.costs["train_seconds"] = observer.seconds
+        return network, data, observer.restarts
+
+    def _measure(self, network: nn.Module, data: DataSet, restarts: int) -> Record:
+        """Evaluate once, store, certify."""
+        begun = time.monotonic()
+        log_probability = predict(network, data.test(self.recipe.batch_size * 10), self.recipe, self.device)
+        self.costs["test_seconds"] = time.monotonic() - begun
+        counted = count(network, masks=self.method.structure(network).masks)
+        _write_array(self.directory.correct_file, correctness_bits(log_probability, data.test_labels))
+        _write_array(self.directory.predictions_file, log_probability.argmax(1).numpy())
+        floats = write_model(self.directory.model_file, self.method, network)
+        certificate = _certify(self.directory, self.around, floats, counted.total, self.costs)
+        self.costs["wall_seconds"] = time.monotonic() - self.around.started
+        held = counted.total if self.spec.task.accounting == "total" else counted.bank_params
+        over = held - self.spec.budget_parameters
+        return Record(
+            **_head(self.spec, "done" if over <= 0 else "over-budget"),
+            reason="" if over <= 0 else f"counted {held:,} at the end, {over:,} over the budget",
+            parameters=counted.as_dict(),
+            bank_params=counted.bank_params,
+            effective_parameters=None if certificate is None else counted.total - certificate.dead,
+            side_information_bits=self.method.side_information_bits(network),
+            running_statistics=running_statistics(network),
+            metrics=score(log_probability, data.test_labels, self.spec.task.metrics),
+            test_examples=len(data.test_labels),
+            costs=self.costs,
+            certificate=certificate,
+            provenance={**self._provenance(), "restarts": restarts},
+        )
+
+    def _unbuilt(self, state: State, reason: str, smallest: int | None = None) -> Record:
+        return Record(**_head(self.spec, state), reason=reason, smallest=smallest, provenance=self._provenance())
+
+    def _provenance(self) -> dict[str, Any]:
+        times = {"started": self.begun, "finished": datetime.now(UTC)}
+        source = provenance(self.spec, type(self.method), self.device)
+        return {**source, **{name: time.isoformat(timespec="seconds") for name, time in times.items()}}
 
 
 def resume(training: Training, directory: RunDirectory, observer: RunObserver) -> None:
@@ -118,48 +160,6 @@ def resume(training: Training, directory: RunDirectory, observer: RunObserver) -
         observer.resumed(state["observer"], training.step)
     elif directory.metrics_file.exists():
         observer.resumed({"seconds": 0.0, "restarts": 0}, 0)
-
-
-def _measure(
-    directory: RunDirectory,
-    spec: RunSpec,
-    method: Method,
-    network: nn.Module,
-    data: DataSet,
-    around: Surroundings,
-    begun: datetime,
-    observer: RunObserver,
-    costs: dict[str, float | None],
-) -> Record:
-    tested = time.monotonic()
-    recipe = spec.task.recipe
-    log_probability = predict(network, data.test(recipe.batch_size * 10), recipe, around.device)
-    structure = method.structure(network)
-    counted = count(network, masks=structure.masks)
-    _write_array(directory.correct_file, correctness_bits(log_probability, data.test_labels))
-    _write_array(directory.predictions_file, log_probability.argmax(1).numpy())
-    floats = write_model(directory.model_file, method, network)
-    costs = {**costs, "train_seconds": observer.seconds, "test_seconds": time.monotonic() - tested}
-    certificate = _certify(directory, around, floats, counted.total, costs)
-    costs["wall_seconds"] = time.monotonic() - around.started
-    over = counted.total if spec.task.accounting == "total" else counted.bank_params
-    state: State = "done" if over <= spec.budget_parameters else "over-budget"
-    return Record(
-        **_head(spec, state),
-        reason=""
-        if state == "done"
-        else f"counted {over:,} at the end, {over - spec.budget_parameters:,} over the budget",
-        parameters=counted.as_dict(),
-        bank_params=counted.bank_params,
-        effective_parameters=None if certificate is None else counted.total - certificate.dead,
-        side_information_bits=method.side_information_bits(network),
-        running_statistics=running_statistics(network),
-        metrics=score(log_probability, data.test_labels, spec.task.metrics),
-        test_examples=len(data.test_labels),
-        costs=costs,
-        certificate=certificate,
-        provenance={**provenance(spec, type(method), around.device), **_times(begun), "restarts": observer.restarts},
-    )
 
 
 def _certify(
@@ -175,13 +175,6 @@ def _certify(
             update={"passed": False, "detail": f"{floats:,} scalars had to be stored where {total:,} are counted"}
         )
     return certificate
-
-
-def _unbuilt(
-    spec: RunSpec, method: Method, state: State, reason: str, begun: datetime, smallest: int | None = None
-) -> Record:
-    source = provenance(spec, type(method), torch.device("cpu"))
-    return Record(**_head(spec, state), reason=reason, smallest=smallest, provenance={**source, **_times(begun)})
 
 
 def _head(spec: RunSpec, state: State) -> dict[str, Any]:
@@ -201,13 +194,6 @@ def _head(spec: RunSpec, state: State) -> dict[str, Any]:
         "budget_parameters": spec.budget_parameters,
         "dense_parameters": spec.dense_parameters,
         "accounting": spec.task.accounting,
-    }
-
-
-def _times(begun: datetime) -> dict[str, str]:
-    return {
-        "started": begun.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

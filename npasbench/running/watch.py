@@ -50,6 +50,10 @@ class RunObserver:
         """Training time over all restarts."""
         return self._before + time.monotonic() - self._begun
 
+    def begin(self) -> None:
+        """Training starts now: what came before is not training time."""
+        self._begun = self._saved = time.monotonic()
+
     def resumed(self, state: dict[str, Any], step: int) -> None:
         """Take over from an earlier attempt that stood at ``step``; later metric rows are dropped."""
         self._before, self.restarts = state["seconds"], state["restarts"] + 1
