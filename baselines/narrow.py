@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import nn
 
-from npasbench.api import BudgetTooSmall, Findings, Method, Problem
+from npasbench.api import Architecture, BudgetTooSmall, Findings, Method, Problem
 from npasbench.measuring.count import count
 
 _HALVINGS = 40
@@ -21,26 +23,27 @@ class Narrow(Method):
 
     def build(self, problem: Problem, findings: Findings, rng: torch.Generator) -> nn.Module:  # noqa: ARG002
         """The widest network that fits."""
-        return problem.create(width=widest(problem))
+        return problem.create(width=widest(problem.architectures, problem.budget.parameters))
 
 
-def widest(problem: Problem) -> float:
-    """The largest width with which the dense network fits the budget, by bisection on the count.
+@functools.lru_cache(maxsize=64)
+def widest(architectures: tuple[Architecture, ...], parameters: int) -> float:
+    """The largest width with which the dense networks together fit ``parameters``, by bisection on their count.
 
     Raises:
         BudgetTooSmall: if even one channel everywhere is too much.
     """
     low, high = 0.0, 1.0
-    if _size(problem, 1e-6) > problem.budget.parameters:
-        raise BudgetTooSmall(smallest=_size(problem, 1e-6))
-    while _size(problem, high) <= problem.budget.parameters:
+    if _size(architectures, 1e-6) > parameters:
+        raise BudgetTooSmall(smallest=_size(architectures, 1e-6))
+    while _size(architectures, high) <= parameters:
         low, high = high, 2 * high
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        low, high = (middle, high) if _size(problem, middle) <= problem.budget.parameters else (low, middle)
+        low, high = (middle, high) if _size(architectures, middle) <= parameters else (low, middle)
     return max(low, 1e-6)
 
 
-def _size(problem: Problem, width: float) -> int:
+def _size(architectures: tuple[Architecture, ...], width: float) -> int:
     with torch.device("meta"):
-        return count(problem.create(width=width)).total
+        return sum(count(architecture.create(width=width)).total for architecture in architectures)

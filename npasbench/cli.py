@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 
 import click
 
 from npasbench import __version__
-from npasbench.errors import NpasbenchError, UnknownName
+from npasbench.errors import NpasbenchError, PluginWarning, UnknownName
 
 COMMANDS = "npasbench.commands"
 _ORDER = "quickstart list show check new-method plan run status retry inspect leaderboard export"
@@ -47,6 +48,7 @@ def npasbench() -> None:
 
 def main() -> None:
     """The console command: a user's mistake ends in a sentence and an exit code, never in a traceback."""
+    warnings.showwarning = _show_warning
     try:
         code = npasbench.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -64,6 +66,21 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,  # noqa: ARG001
+    line: object = None,  # noqa: ARG001
+) -> None:
+    """Our own warnings are sentences for the user; those of libraries say where they come from."""
+    if issubclass(category, PluginWarning):
+        click.echo(f"npasbench: {message}", err=True)
+    else:
+        click.echo(f"{category.__name__}: {message} ({filename}:{lineno})", err=True)
 
 
 def _verbs() -> dict[str, EntryPoint]:

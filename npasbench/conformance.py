@@ -104,7 +104,7 @@ class _Enough(Exception):
 class _OneEpoch(_Quiet):
     """Ends a training after its first epoch."""
 
-    def after_epoch(self, training: Training, row: EpochRow) -> None:
+    def after_epoch(self, training: Training, row: EpochRow) -> None:  # noqa: ARG002
         raise _Enough
 
 
@@ -246,7 +246,7 @@ class _Case:
         network = self.network()
         before = self._training_loss(network)
         with contextlib.suppress(_Enough):
-            self.training(network, epochs=4, batch_size=_SMALL_BATCH).run(_OneEpoch())
+            self.training(network, self.card.recipe.epochs, _SMALL_BATCH).run(_OneEpoch())
         after = self._training_loss(network)
         if not after < before:
             raise _Wrong(f"the training loss went from {before:.4f} to {after:.4f}")

@@ -41,6 +41,10 @@ class PluginError(NpasbenchError):
     """A plugin that could not be imported or broke the contract: names the plugin, where it came from and its error."""
 
 
+class PluginWarning(UserWarning):
+    """A plugin that cannot be used, but that nobody has asked for by name yet."""
+
+
 class MethodError(NpasbenchError):
     """A method broke its contract while it built or trained a network (wrong shape, wrong name, NaN)."""
 

@@ -47,7 +47,7 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where training stands: ``step`` of ``steps`` optimizer steps are done, in ``epoch`` (from 0) of ``epochs``."""
+    """Where training stands: ``step`` of ``steps`` optimizer steps are done; ``epoch`` (from 0) of ``epochs`` is under way."""
 
     epoch: int
     epochs: int

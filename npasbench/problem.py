@@ -22,7 +22,7 @@ class Architecture:
     """
 
     name: str
-    factory: Callable[..., nn.Module] = field(compare=False, repr=False)
+    factory: Callable[..., nn.Module] = field(repr=False)
     has_width: bool = False
     depth: int | None = None
     depths: tuple[int, ...] = ()

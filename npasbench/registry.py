@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from npasbench.card import Card, Suite, kind_of, read_card, read_suite
-from npasbench.errors import CardError, NpasbenchError, PluginError, UnknownName, UsageError
+from npasbench.errors import CardError, NpasbenchError, PluginError, PluginWarning, UnknownName, UsageError
 
 if TYPE_CHECKING:
     from npasbench.method import Method
@@ -68,12 +68,22 @@ class Registry:
 
     def __init__(self, plugins: Sequence[str] = ()) -> None:
         self.plugins = tuple(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins)
+        self._broken: list[PluginError] = []
 
     @cached_property
     def sources(self) -> dict[str, Source]:
-        """Every method by name; a ``--plugin`` wins over an installed entry point of the same name."""
+        """Every method by name; a ``--plugin`` wins over an installed entry point of the same name.
+
+        A plugin that cannot be imported is warned of, with its error, and stops nobody else.
+        """
         installed = {e.name: Source(e.name, _origin(e), entry_point=e) for e in entry_points(group=METHODS)}
-        plugged = {name: source for plugin in self.plugins for name, source in _plugged(plugin).items()}
+        plugged: dict[str, Source] = {}
+        for plugin in self.plugins:
+            try:
+                plugged |= _plugged(plugin)
+            except PluginError as error:
+                self._broken.append(error)
+                warnings.warn(str(error), PluginWarning, stacklevel=2)
         return dict(sorted({**installed, **plugged}.items()))
 
     def method(self, name: str) -> type[Method]:
@@ -83,6 +93,8 @@ class Registry:
             UnknownName: with the nearest names.
             PluginError: if its plugin cannot be imported.
         """
+        if name not in self.sources and self._broken:
+            raise self._broken[0]
         if name not in self.sources:
             raise UnknownName("method", name, self.sources, "A method of your own is named with --plugin FILE.py.")
         return self.sources[name].load()
@@ -167,7 +179,7 @@ def _plugged(plugin: str) -> dict[str, Source]:
         if inspect.isclass(value)
         and issubclass(value, Method)
         and not inspect.isabstract(value)
-        and value.__module__ == module.__name__
+        and f"{value.__module__}.".startswith(f"{module.__name__}.")
     ]
     if not methods:
         raise PluginError(
@@ -210,7 +222,9 @@ def _folders(entry_point: EntryPoint) -> list[str]:
             raise ModuleNotFoundError(f"No module named '{entry_point.value}'")
     except Exception as error:
         warnings.warn(
-            f"Tasks '{entry_point.name}' ({_origin(entry_point)}) cannot be found: {_say(error)}.", stacklevel=2
+            f"Tasks '{entry_point.name}' ({_origin(entry_point)}) cannot be found: {_say(error)}.",
+            PluginWarning,
+            stacklevel=2,
         )
         return []
     return list(spec.submodule_search_locations or [])

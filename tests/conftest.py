@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import npasbench.tasks
 import pytest
+
+import npasbench.tasks
 
 CARDS = Path(next(iter(npasbench.tasks.__path__)))
 

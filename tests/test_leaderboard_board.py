@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from records import put, realistic, result, scored, spec
+
 from npasbench.leaderboard.board import Board
 from npasbench.leaderboard.grouping import boards
 from npasbench.leaderboard.store import collect
-from records import put, realistic, result, scored, spec
 
 TEN = {seed: 0.90 + 0.001 * (seed % 3) for seed in range(10)}
 

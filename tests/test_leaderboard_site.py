@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from npasbench.leaderboard.command import leaderboard
-from npasbench.leaderboard.site import build_site
 from records import hostile, realistic, scored
 
 from npasbench.errors import UsageError
+from npasbench.leaderboard.command import leaderboard
+from npasbench.leaderboard.site import build_site
 
 
 class Page(HTMLParser):

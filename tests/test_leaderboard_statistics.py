@@ -6,8 +6,9 @@ import math
 import random
 
 import pytest
-from npasbench.leaderboard.statistics import TELLING_SEEDS, Interval, mean_interval, paired_difference
 from scipy import stats
+
+from npasbench.leaderboard.statistics import TELLING_SEEDS, Interval, mean_interval, paired_difference
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 50])

@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from npasbench.leaderboard.store import collect
 from records import put, result, spec
 
 from npasbench.errors import UsageError
+from npasbench.leaderboard.store import collect
 
 
 def good(root: Path, seed: int = 0) -> Path:

@@ -8,6 +8,9 @@ import math
 
 import plotly.graph_objects
 import pytest
+from records import BUDGETS, LABELS, realistic
+
+from npasbench.errors import NpasbenchError
 from npasbench.leaderboard import words
 from npasbench.leaderboard.assets import plain_script
 from npasbench.leaderboard.board import Board
@@ -18,9 +21,6 @@ from npasbench.leaderboard.names import Names, safe_link, slug, unique
 from npasbench.leaderboard.standings import standings
 from npasbench.leaderboard.store import collect
 from npasbench.leaderboard.tables import Item, Sheet, Table
-from records import BUDGETS, LABELS, realistic
-
-from npasbench.errors import NpasbenchError
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def test_a_done_run_holds_everything_that_a_reader_asks_for(plan: Callable[..., 
     ]
     content = json.loads(directory.result_file.read_text())
     wanted = "schema task task_fingerprint label method method_version knobs seed budget budget_parameters parameters"
-    assert set(wanted.split() + ["metrics", "costs", "provenance"]) <= set(content)
+    assert {*wanted.split(), "metrics", "costs", "provenance"} <= set(content)
     result = record.read(directory.result_file)
     assert result.parameters["total"] <= result.budget_parameters
     assert sum(n for kind, n in result.parameters.items() if kind != "total") == result.parameters["total"]
@@ -285,9 +285,14 @@ def test_a_result_is_published_once(tmp_path: Path) -> None:
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
-    with pytest.raises(ZeroDivisionError), atomic(tmp_path / "file") as file:
-        file.write(b"half")
-        raise ZeroDivisionError
+
+    def write_half() -> None:
+        with atomic(tmp_path / "file") as file:
+            file.write(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_half()
     assert (tmp_path / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

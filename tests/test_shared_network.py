@@ -599,3 +599,19 @@ def test_an_ensemble_is_counted_exported_and_copied_like_any_network():
     torch.testing.assert_close(evaluated(plain, inputs), output, rtol=0, atol=1e-6)
     assert torch.equal(evaluated(copy.deepcopy(network), inputs), output)
     assert count(network).total <= int(0.3 * count(plain).total)
+
+
+def test_a_state_of_another_seed_is_refused_instead_of_giving_wrong_outputs():
+    model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 5))
+    saved = npasbench.share(model, "hashed", budget=0.5, seed=0).state_dict()
+    npasbench.share(model, "hashed", budget=0.5, seed=0).load_state_dict(saved)
+    with pytest.raises(UsageError, match="another seed"):
+        npasbench.share(model, "hashed", budget=0.5, seed=1).load_state_dict(saved)
+
+
+def test_a_state_of_a_model_with_other_initial_weights_is_refused():
+    model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 5))
+    saved = npasbench.share(model, "roast", budget=0.5, seed=0).state_dict()
+    other = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 5))
+    with pytest.raises(UsageError, match="other initial weights"):
+        npasbench.share(other, "roast", budget=0.5, seed=0).load_state_dict(saved)

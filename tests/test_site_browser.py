@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from npasbench.leaderboard.site import build_site
 from records import hostile, realistic
+
+from npasbench.leaderboard.site import build_site
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.browser

@@ -91,7 +91,7 @@ def parameter_kinds(network: nn.Module) -> dict[str, str]:
 def _kind(module: nn.Module, local: str) -> str:
     if isinstance(module, NORMS) or "norm" in type(module).__name__.lower():
         return "norm"
-    if local == "bias" or local.endswith("_bias"):
+    if local.startswith("bias") or local.endswith("_bias"):
         return "bias"
     if isinstance(module, nn.modules.conv._ConvNd) and local == "weight":
         return "convolution"

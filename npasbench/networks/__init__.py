@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 from npasbench.errors import UsageError
 from npasbench.problem import Architecture
 
 __all__ = ["architecture"]
 
 
+@functools.lru_cache(maxsize=256)
 def architecture(name: str, *, classes: int, input_shape: tuple[int, ...]) -> Architecture:
     """The architecture of that name, for ``classes`` classes and examples of ``input_shape``.
 

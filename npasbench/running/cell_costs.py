@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from npasbench.measuring.cost import measure
 from npasbench.plan import RunSpec
 from npasbench.running.files import publish
 from npasbench.running.rundir import RunDirectory
 from npasbench.training.loop import Training
+from npasbench.training.recipe import autocast, format_inputs
 
 
 def measured(directory: RunDirectory, spec: RunSpec, training: Training) -> dict[str, float | None]:
@@ -17,8 +19,10 @@ def measured(directory: RunDirectory, spec: RunSpec, training: Training) -> dict
     try:
         costs: dict[str, float | None] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        batch = next(iter(training.batches.epoch(0)))
-        costs = measure(training.network, batch, training.losses)
+        first = next(iter(training.batches.epoch(0)))
+        batch = replace(first, inputs=format_inputs(first.inputs, training.recipe))
+        with autocast(training.recipe, training.device):
+            costs = measure(training.network, batch, training.losses)
         path.unlink(missing_ok=True)
         publish(path, json.dumps(costs).encode())
     return costs

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import abc
 import copy
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from npasbench.errors import BudgetTooSmall, MethodError, UsageError
 from npasbench.measuring.count import count
 from npasbench.problem import Problem
 from npasbench.sharing.layers import LayerSpec, shareable_layers
+
+_DIGEST = hashlib.sha256().digest_size
 
 
 class WeightGenerator(nn.Module, abc.ABC):
@@ -87,6 +90,38 @@ class SharedNetwork(nn.Module):
                 owner, _, name = slot.rpartition(".")
                 plain.get_submodule(owner)._parameters[name] = parameter
         return plain
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module's; where the mode changes, kept weights are forgotten, and whatever happened meanwhile is seen."""
+        if mode != self.training:
+            self._kept = None
+        return super().train(mode)
+
+    def get_extra_state(self) -> Tensor:
+        """What comes again from the seed (hashes, offsets) as a digest, and the layers' deviations: bytes, not trained."""
+        digest = hashlib.sha256()
+        saved = self.generator.state_dict()
+        for name, buffer in self.generator.named_buffers():
+            if name not in saved and not buffer.is_floating_point():
+                digest.update(buffer.cpu().contiguous().numpy().tobytes())
+        stds = torch.tensor([layer.std for layer in self.layers])
+        return torch.cat([torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8), stds.view(torch.uint8)])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Refuse the state of a network that was built with another seed or from another model: its numbers mean others here.
+
+        Raises:
+            UsageError: saying so.
+        """
+        own, given = self.get_extra_state(), state.cpu()
+        same_stds = own.shape == given.shape and torch.allclose(
+            own[_DIGEST:].clone().view(torch.float32), given[_DIGEST:].clone().view(torch.float32), rtol=1e-3
+        )
+        if not (same_stds and torch.equal(own[:_DIGEST], given[:_DIGEST])):
+            raise UsageError(
+                "This state was saved from a network that was shared with another seed or from a model with other initial "
+                "weights, so its hashes or scales differ. Share the same model with the same seed, then load."
+            )
 
     def _moment(self, sources: Sequence[Tensor]) -> object:
         """Changes whenever kept weights would be stale: a parameter written, moved or replaced, another autocast."""

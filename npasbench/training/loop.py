@@ -51,7 +51,7 @@ class Training:
         self.optimizer = make_optimizer(method.parameter_groups(network), recipe)
         self.schedule = make_schedule(self.optimizer, recipe, batches.steps_per_epoch)
         self.criterion = make_criterion(recipe)
-        self.step = 0
+        self.step = self.epoch = 0
         self.loss_sum = torch.zeros((), device=device)
 
     @property
@@ -62,18 +62,18 @@ class Training:
     @property
     def progress(self) -> Progress:
         """Where training stands."""
-        epoch = min(self.step // self.batches.steps_per_epoch, self.recipe.epochs - 1)
-        return Progress(epoch, self.recipe.epochs, self.step, self.steps)
+        return Progress(self.epoch, self.recipe.epochs, self.step, self.steps)
 
     def run(self, observer: Observer) -> None:
         """Train from where it stands to the end."""
         per_epoch = self.batches.steps_per_epoch
         for epoch in range(self.step // per_epoch, self.recipe.epochs):
+            self.epoch = epoch
             self.network.train()
             for batch in self.batches.epoch(epoch, start_step=self.step % per_epoch):
                 self._one_step(batch)
                 last_of_epoch = self.step % per_epoch == 0
-                row = self._end_epoch(epoch) if last_of_epoch else None
+                row = self._end_epoch() if last_of_epoch else None
                 if row:
                     observer.after_epoch(self, row)
                 observer.after_step(self)
@@ -120,21 +120,24 @@ class Training:
 
     def _one_step(self, batch: Batch) -> None:
         self.optimizer.zero_grad(set_to_none=True)
+        loss = None
         for loss in self.losses(self.network, batch):
             loss.backward()  # type: ignore[no-untyped-call]
             self.loss_sum += loss.detach()
+        if loss is None:
+            raise MethodError(f"{self.method.name}.losses yielded no loss; yield at least one scalar for each batch.")
         self.method.after_backward(self.network, self.progress)
         self.optimizer.step()
         self.schedule.step()
         self.step += 1
         self.method.after_step(self.network, self.progress)
 
-    def _end_epoch(self, epoch: int) -> EpochRow:
+    def _end_epoch(self) -> EpochRow:
         loss = float(self.loss_sum) / self.batches.steps_per_epoch
         self.loss_sum.zero_()
         if not torch.isfinite(torch.tensor(loss)):
             raise MethodError(
-                f"The training loss is {loss} in epoch {epoch + 1} of {self.recipe.epochs}: the training diverged."
+                f"The training loss is {loss} in epoch {self.epoch + 1} of {self.recipe.epochs}: the training diverged."
             )
         self.method.after_epoch(self.network, self)
-        return EpochRow(epoch + 1, self.step, loss, float(self.optimizer.param_groups[0]["lr"]))
+        return EpochRow(self.epoch + 1, self.step, loss, float(self.optimizer.param_groups[0]["lr"]))
