@@ -1,6 +1,6 @@
 """The harness against bare training loops, over the cells of the quickstart suite.
 
-    python benchmarks/harness.py [--rounds 44]
+    python benchmarks/harness.py [--rounds 66]
 
 A round is one run of quickstart, done once by the harness (run directory, claim, audit, observers, evaluation, result)
 and once by a plain loop over the same network, data and recipe that evaluates at the end. What the harness does once
@@ -131,7 +131,7 @@ def seconds_to_start(folder: Path, rounds: int) -> list[float]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=44)
+    parser.add_argument("--rounds", type=int, default=66)
     parser.add_argument("--starts", type=int, default=10)
     options = parser.parse_args()
     specs = buildable(plan_runs("quickstart", None, None, {}, (), tuple(range(SEEDS)), ()))

@@ -94,7 +94,7 @@ def test_show_resolves_a_tasks_budgets() -> None:
 
 def test_show_gives_a_methods_knobs_and_citation() -> None:
     shown = json.loads(call("show", "roast", "--json")[1])
-    assert shown["knobs"]["tile"]["default"] == 64
+    assert shown["knobs"]["tile"]["default"] == 16
     assert "ROAST" in shown["cite"]
 
 

@@ -383,7 +383,8 @@ def change_in_place(network: SharedNetwork) -> None:
 
 
 def load(network: SharedNetwork) -> None:
-    network.load_state_dict({key: value + 1 for key, value in network.state_dict().items()})
+    state = network.state_dict()
+    network.load_state_dict({key: value if key.endswith("_extra_state") else value + 1 for key, value in state.items()})
 
 
 def replace_data(network: SharedNetwork) -> None:
