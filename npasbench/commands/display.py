@@ -66,7 +66,8 @@ class RunDisplay:
 
 
 def _describe(event: dict[str, Any]) -> str:
-    where = event["run"].split("-")[0] if len(event["run"]) > 60 else event["run"].rsplit("-", 1)[0]
+    _, label, budget, seed = event["run"].rsplit("/", 3)
+    where = f"{label} {budget} {seed.rpartition('-')[0]}"
     return f"{where} epoch {event['epoch']}/{event['epochs']}" if "epoch" in event else where
 
 

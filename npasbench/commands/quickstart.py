@@ -11,7 +11,7 @@ import click
 
 from npasbench.commands.options import checkpoint_option, runs_option, workers_option
 from npasbench.commands.planning import plan_runs
-from npasbench.commands.working import do_runs
+from npasbench.commands.working import INTERRUPTED, do_runs
 
 
 @click.command("quickstart")
@@ -51,7 +51,7 @@ def quickstart(
         checkpoint_seconds=checkpoint_seconds,
         go_on=shlex.join(["npasbench", *sys.argv[1:]]),
     )
-    if code == 130:
+    if code == INTERRUPTED:
         sys.exit(code)
     verbs = {verb.name: verb for verb in entry_points(group="npasbench.commands")}
     built = ctx.invoke(verbs["leaderboard"].load(), runs=runs, out=out, as_json=False)

@@ -20,7 +20,7 @@ from npasbench.commands.options import (
     workers_option,
 )
 from npasbench.commands.planning import plan_runs
-from npasbench.commands.working import do_runs
+from npasbench.commands.working import INTERRUPTED, do_runs
 
 
 @click.command("run")
@@ -59,13 +59,14 @@ def run(
     warm_up()
     label = label or (label_for(method, knobs) if method else None)
     specs = plan_runs(name, method, label, knobs, budgets, read_seeds(seeds), plugins)
-    sys.exit(
-        do_runs(
-            specs,
-            runs,
-            workers=workers,
-            device=device,
-            checkpoint_seconds=checkpoint_seconds,
-            go_on=shlex.join(["npasbench", *sys.argv[1:]]),
-        )
+    code = do_runs(
+        specs,
+        runs,
+        workers=workers,
+        device=device,
+        checkpoint_seconds=checkpoint_seconds,
+        go_on=shlex.join(["npasbench", *sys.argv[1:]]),
     )
+    if code != INTERRUPTED:
+        click.echo(f"Show them: npasbench leaderboard {shlex.quote(str(runs))}")
+    sys.exit(code)

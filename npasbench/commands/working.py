@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from npasbench.running.worker import Options
 
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
+
 def do_runs(
     specs: Sequence[RunSpec],
     root: Path,
@@ -47,7 +51,7 @@ def do_runs(
             f"Stopped: {display.states.total()} of {len(waiting)} runs ended, the others keep their checkpoints."
         )
         click.echo(f"Go on with: {go_on}")
-        return 130
+        return INTERRUPTED
     return _sum_up(display, directories, len(waiting), root, go_on)
 
 
