@@ -61,6 +61,8 @@ def canonical(given: str | float) -> str:
         raise UsageError(f"'{given}' is {value:f} times the dense network; fractions stay below 1000. {_HOW}")
     if not is_fraction and value < 1000:
         raise UsageError(f"'{given}' is a count below 1000, which would read as a fraction. {_HOW}")
+    if not is_fraction and value > 10**12:
+        raise UsageError(f"'{given}' is more than 10^12 parameters. {_HOW}")
     if not is_fraction:
         return str(int(value))
     return format(value.normalize(), "f")
