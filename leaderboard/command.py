@@ -18,7 +18,8 @@ import click
 def leaderboard(runs: Path, out: Path, as_json: bool) -> None:
     """Render the results below RUNS (by default: runs) as a site that opens from disk.
 
-    Prints a table for each task and the path of the first page. Ends with 1 if a result could not be read.
+    RUNS holds run directories, or what npasbench publish wrote, or both. Prints a table for each task and the path of the
+    first page. Ends with 1 if a result could not be read.
 
     \b
     Example:

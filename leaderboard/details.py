@@ -2,66 +2,16 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-
-from npasbench.running.record import Record
+from collections.abc import Iterator
 
 from . import words
 from .board import Board, Cell, Entry
 from .figures import colour
+from .measures import MEASURES
 from .names import Names
 from .standings import cell_item
 from .statistics import Interval
 from .tables import Column, Item, Part, Plain, Row, Sheet, Table
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A column: what is read from each record, how seeds are put together, and how it is written."""
-
-    key: str
-    column: Column
-    read: Callable[[Record], float | None]
-    digits: int
-    scale: float = 1.0
-    together: Callable[[list[float]], float] = statistics.median
-
-    def value(self, cell: Cell) -> float | None:
-        """The cell's value; None where no run has one."""
-        read = [self.read(run.record) for run in cell.counted if run.record]
-        found = [value for value in read if value is not None]
-        return self.together(found) if found else None
-
-    def item(self, cell: Cell) -> Item:
-        """The cell's value, ready to be shown."""
-        value = self.value(cell)
-        return Item(
-            words.number(value, self.digits, scale=self.scale),
-            order=value,
-            runs=tuple(run.where for run in cell.counted),
-        )
-
-
-def _cost(key: str) -> Callable[[Record], float | None]:
-    return lambda record: record.costs.get(key)
-
-
-MEASURES = (
-    Measure("parameters", Column("Count", "parameters", "Trained scalars needed at inference, everything included"),
-            lambda record: record.parameters.get("total"), 0, together=max),
-    Measure("effective_parameters", Column("Effective", "parameters", "The count without entries that provably do nothing"),
-            lambda record: record.effective_parameters, 0, together=max),
-    Measure("side_information_bits", Column("Side information", "bits", "Stored but not trained: masks, indices, assignments"),
-            lambda record: record.side_information_bits, 0, together=max),
-    Measure("macs", Column("MACs", "millions", "Multiply-adds of one example's forward pass"), _cost("macs"), 2, 1e-6),
-    Measure("step_seconds", Column("Step", "ms", "One training step"), _cost("step_seconds"), 2, 1e3),
-    Measure("generation_seconds", Column("Generation", "ms", "Making all weights once"), _cost("generation_seconds"), 2, 1e3),
-    Measure("peak_memory_bytes", Column("Peak memory", "MiB"), _cost("peak_memory_bytes"), 1, 2**-20),
-    Measure("train_seconds", Column("Training", "s", "Median over seeds"), _cost("train_seconds"), 1),
-    Measure("search_seconds", Column("Search", "s", "Median over seeds"), _cost("search_seconds"), 1),
-)  # fmt: skip
 
 
 def details(board: Board, names: Names, csv: str) -> Table:

@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from typing import Any
+
+from npasbench.card import Card
+from npasbench.errors import CardError
+from npasbench.registry import Registry
 
 from . import words
 from .board import Board, Cell, Definition, Entry
@@ -24,8 +29,22 @@ def _board(task: str, fingerprint: str, runs: list[Run]) -> Board:
     budgets = tuple(sorted(sizes, key=lambda budget: (sizes[budget], budget)))
     notices: list[str] = []
     entries = tuple(_entries(runs, notices))
-    card = next((card for run in runs if isinstance(card := spec_of(run).get("task"), dict)), {})
+    card = next((card for run in runs if isinstance(card := spec_of(run).get("task"), dict)), None)
+    if card is None:
+        card = _installed_card(task, fingerprint)
     return Board(task, fingerprint, card, budgets, entries, tuple(notices))
+
+
+def _installed_card(task: str, fingerprint: str) -> dict[str, Any]:
+    """The card of published results, which bring none: the installed one if it is theirs, else nothing."""
+    registry = Registry()
+    if task not in registry.names(Card):
+        return {}
+    try:
+        card = registry.card(task)
+    except CardError:
+        return {}
+    return card.model_dump(mode="json", by_alias=True) if card.fingerprint == fingerprint else {}
 
 
 def _entries(runs: list[Run], notices: list[str]) -> Iterator[Entry]:

@@ -11,7 +11,9 @@ from typing import Any
 from . import words
 from .board import Board, Cell, Entry
 from .figures import colour
+from .measures import EXCHANGED, SEARCH, Measure
 from .names import Names, safe_link
+from .sharing_map import SHARING_MAP, sharing_map
 from .standings import cell_item
 from .store import Run
 from .tables import Column, Fact, Item, Link, Part, Row, Sheet, Table
@@ -27,6 +29,8 @@ class EntryView:
     notice: str
     knobs: tuple[Fact, ...]
     table: Table
+    maps: tuple[Link, ...]
+    """Runs whose pages draw the sharing map, of the smallest and the largest budget that has one."""
 
 
 @dataclass(frozen=True)
@@ -133,23 +137,40 @@ def _paper(cite: str) -> str:
 
 
 def _entry(board: Board, entry: Entry, names: Names) -> EntryView:
+    cells = [entry.cells[budget] for budget in board.budgets if budget in entry.cells]
+    costs = (EXCHANGED, *(SEARCH if any(SEARCH[0].value(cell) is not None for cell in cells) else ()))
     columns = (
         Column("Budget"),
         Column("Accuracy", "%"),
         Column("Parameters", "trained"),
+        *(cost.column for cost in costs),
         Column("Runs by seed", "accuracy in percent", text=True),
     )
-    cells = [entry.cells[budget] for budget in board.budgets if budget in entry.cells]
-    rows = tuple(_row(board, entry, cell, names) for cell in cells)
+    rows = tuple(_row(board, entry, cell, names, costs) for cell in cells)
     knobs = tuple(
         Fact(words.plain(key), words.plain(json.dumps(value)), code=True)
         for key, value in json.loads(entry.definition.knobs).items()
     )
     notice = "This label stands for more than one definition; its rows are not ranked." if entry.variant else ""
-    return EntryView(entry.title, colour(board, entry), notice, knobs, Table("", "", columns, rows, Sheet((), ())))
+    table = Table("", "", columns, rows, Sheet((), ()))
+    return EntryView(entry.title, colour(board, entry), notice, knobs, table, _maps(cells, names))
 
 
-def _row(board: Board, entry: Entry, cell: Cell, names: Names) -> Row:
+def _maps(cells: Sequence[Cell], names: Names) -> tuple[Link, ...]:
+    drawn = [run for cell in cells if (run := _mapped(cell))]
+    ends = drawn if len(drawn) < 2 else [drawn[0], drawn[-1]]
+    return tuple(
+        Link(f"at {words.budget(run.identity.budget)}, seed {run.identity.seed}", f"../{names.run(run)}#{SHARING_MAP}")
+        for run in ends
+    )
+
+
+def _mapped(cell: Cell) -> Run | None:
+    """The first seed that has a sharing map."""
+    return next((run for run in cell.runs if run.record and sharing_map(run.record.allocation)), None)
+
+
+def _row(board: Board, entry: Entry, cell: Cell, names: Names, costs: Sequence[Measure]) -> Row:
     sizes = [run.record.parameters.get("total") for run in cell.counted if run.record]
     size = max((one for one in sizes if one is not None), default=None)
     head = Item(
@@ -158,7 +179,8 @@ def _row(board: Board, entry: Entry, cell: Cell, names: Names) -> Row:
         small=(Part(words.count(board.parameters(cell.budget))),),
     )
     runs = Item("", links=tuple(_chip(run, names) for run in cell.runs))
-    items = (head, cell_item(board, entry, cell.budget, ""), Item(words.count(size), order=size), runs)
+    numbers = (Item(words.count(size), order=size), *(cost.item(cell) for cost in costs))
+    items = (head, cell_item(board, entry, cell.budget, ""), *numbers, runs)
     return Row(items, anchor=names.anchor(board, entry, cell))
 
 

@@ -13,6 +13,7 @@ from . import words
 from .board import Board, Cell, Entry
 from .figures import Figure, training_figure
 from .names import Names, safe_link
+from .sharing_map import SharingMap, sharing_map
 from .store import Run, spec_of
 from .tables import Fact, Link
 
@@ -21,6 +22,10 @@ _KINDS = {
     "done": "measured", "over-budget": "over budget, not ranked", "refused": "refused: the budget is too small for the method",
     "skipped": "skipped", "failed": "failed", "corrupt": "result cannot be read", "running": "running when this page was made",
     "waiting": "not started", "interrupted": "interrupted",
+}  # fmt: skip
+_COSTS = {
+    "macs": "MACs of one example", "generation macs": "generation MACs", "search flops": "search FLOPs",
+    "exchanged": "gradients exchanged in a step",
 }  # fmt: skip
 
 
@@ -47,6 +52,8 @@ class RunPage:
     counts: tuple[Share, ...]
     groups: tuple[tuple[str, tuple[Fact, ...]], ...]
     figure: Figure | None
+    map: SharingMap | None
+    note: str
     command: str
     traceback: str
     spec: str
@@ -68,9 +75,19 @@ def run_page(board: Board, entry: Entry, cell: Cell, run: Run, names: Names) -> 
     return RunPage(
         where, _KINDS.get(run.state, run.state) + trial, _tone(run), words.plain(reason), _trail(board, entry, cell, names),
         tuple(_sibling(other, run, names) for other in cell.runs), tuple(_tiles(run)), tuple(_shares(record)) if record else (),
-        tuple((title, facts) for title, facts in groups if facts), training_figure(run.directory.epochs()),
+        tuple((title, facts) for title, facts in groups if facts), _training(run),
+        sharing_map(record.allocation) if record else None, _note(run),
         str(record.provenance.get("command") or "") if record else "", _traceback(run), _pretty(spec), _raw(record),
     )  # fmt: skip
+
+
+def _training(run: Run) -> Figure | None:
+    return training_figure(run.directory.epochs()) if run.directory else None
+
+
+def _note(run: Run) -> str:
+    """Why a published run shows less than others."""
+    return "" if run.directory else f"Published in {words.plain(run.where)}, without its training curve and its log."
 
 
 def _tone(run: Run) -> str:
@@ -152,12 +169,12 @@ def _cost(key: str, value: float | None) -> str:
         return words.MISSING
     if key.endswith("seconds"):
         return words.seconds(value)
-    return f"{words.number(value, 1, scale=2**-20)} MiB" if key.endswith("bytes") else words.count(value)
+    return words.size(value) if key.endswith("bytes") else words.count(value)
 
 
 def _name(key: str) -> str:
     name = words.plain(key).removesuffix("_seconds").removesuffix("_bytes").replace("_", " ")
-    name = {"macs": "MACs of one example", "search flops": "search FLOPs"}.get(name, name)
+    name = _COSTS.get(name, name)
     return name[:1].upper() + name[1:]
 
 
@@ -170,7 +187,7 @@ def _spec(run: Run) -> Iterator[Fact]:
     )
     yield Fact("Run fingerprint", words.plain(one.fingerprint), code=True)
     yield Fact("Task fingerprint", words.plain(one.task_fingerprint), code=True)
-    yield Fact("Run directory", words.plain(run.where), code=True)
+    yield Fact("Run directory" if run.directory else "File and line", words.plain(run.where), code=True)
     yield from (
         Fact(words.plain(key), words.plain(json.dumps(value)), code=True) for key, value in sorted(one.knobs.items())
     )
@@ -192,7 +209,7 @@ def _provenance(record: Record) -> Iterator[Fact]:
 
 
 def _traceback(run: Run) -> str:
-    if run.state != "failed":
+    if run.state != "failed" or run.directory is None:
         return ""
     try:
         content = json.loads(run.directory.failure_file.read_text(encoding="utf-8"))

@@ -1,8 +1,9 @@
-"""Results from run directories. A corrupt one is named, and the others are shown."""
+"""Results from run directories and from published files. A corrupt one is named, and the others are shown."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from npasbench.errors import RunError, UsageError
 from npasbench.running import record as records
 from npasbench.running.record import Record
 from npasbench.running.rundir import RunDirectory, RunState
+
+from .published import Published, read_published
 
 
 class Identity(BaseModel):
@@ -35,16 +38,19 @@ class Identity(BaseModel):
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory: which run, how far it came, and its record if there is one."""
+    """One run: which it is, how far it came, and its record if there is one."""
 
-    directory: RunDirectory
+    directory: RunDirectory | None
+    """None if all there is of it is a line in a published file."""
     where: str
-    """The directory below the folder of all runs; unique."""
+    """The directory below the folder of all runs, or file and line; unique."""
     identity: Identity
     state: RunState
     record: Record | None = None
     error: str = ""
     """Why it failed or cannot be read, in a sentence."""
+    correct: str | None = None
+    """Of a published run, its packed correctness bits in Base64."""
 
     @property
     def accuracy(self) -> float | None:
@@ -66,7 +72,7 @@ class Store:
 
 
 def collect(root: Path) -> Store:
-    """Read every run directory below ``root``.
+    """Read every run directory below ``root``, and every published file in it.
 
     Raises:
         UsageError: if there is no such folder, or no run in it.
@@ -76,20 +82,29 @@ def collect(root: Path) -> Store:
             f"There is no folder '{root}'. Run something first ('npasbench quickstart'), or name your runs' folder."
         )
     folders = sorted({path.parent for name in ("spec.json", "result.json") for path in root.glob(f"*/*/*/*/{name}")})
-    if not folders:
+    files = [] if RunDirectory(root).spec_file.exists() else sorted(root.glob("*.jsonl"))
+    if not folders and not files:
         raise UsageError(
-            f"There are no runs in '{root}'; expected <task>/<label>/<budget>/seed<k>-<fingerprint>/ below it. "
+            f"There are no runs in '{root}'; expected <task>/<label>/<budget>/seed<k>-<fingerprint>/ or <task>.jsonl in it. "
             "Run something first ('npasbench quickstart'), or name your runs' folder."
         )
     problems: list[str] = []
     found = [run for folder in folders if (run := _read(RunDirectory(folder), root, problems))]
+    found += [run for file in files for run in _published(file, problems)]
     runs, twice = _once(found)
     return Store(tuple(runs), (*problems, *twice))
 
 
 def spec_of(run: Run) -> dict[str, Any]:
     """What ``spec.json`` holds, as found; empty if it cannot be read."""
-    return _json(run.directory.spec_file)
+    return _json(run.directory.spec_file) if run.directory else {}
+
+
+def _published(file: Path, problems: list[str]) -> Iterator[Run]:
+    for number, line in read_published(file, problems):
+        record = line.record
+        identity = Identity.model_validate(record.model_dump())
+        yield Run(None, f"{file.name}:{number}", identity, record.state, record, correct=line.correct)
 
 
 def _read(directory: RunDirectory, root: Path, problems: list[str]) -> Run | None:
@@ -132,11 +147,23 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _once(runs: list[Run]) -> tuple[list[Run], list[str]]:
-    """Each run once, one with a result first, and a sentence for each that lies in a second folder."""
+    """Each run once, one with a result and a folder first, and a sentence for each that is there a second time."""
     kept: dict[tuple[str, str], Run] = {}
     problems = []
-    for run in sorted(runs, key=lambda run: (run.record is None, run.where)):
+    for run in sorted(runs, key=lambda run: (run.record is None, run.directory is None, run.where)):
         known = kept.setdefault((run.identity.label, run.identity.fingerprint), run)
-        if known is not run:
+        if known is not run and not _copy(run, known):
             problems.append(f"{run.where} is the same run as {known.where}, which is counted. Remove one of the two.")
-    return sorted(kept.values(), key=lambda run: run.where), sorted(problems)
+    return sorted(kept.values(), key=_order), sorted(problems)
+
+
+def _copy(run: Run, known: Run) -> bool:
+    """Whether a published line says what the run directory says: it is expected to be there twice."""
+    if run.directory or not known.directory or not run.record or not known.record:
+        return False
+    return not Published(run.record, None, "").differs(Published(known.record, None, ""))
+
+
+def _order(run: Run) -> tuple[str, str, int, int, str]:
+    one = run.identity
+    return one.task, one.label, one.budget_parameters, one.seed, run.where

@@ -50,6 +50,16 @@ def seconds(value: float | None) -> str:
     return f"{_significant(value / 3600)} h"
 
 
+def size(value: float | None) -> str:
+    """Bytes in the unit that suits them."""
+    if value is None or not math.isfinite(value):
+        return number(value, 0)
+    for scale, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if abs(value) >= scale:
+            return f"{_significant(value / scale)} {unit}"
+    return f"{number(value, 0)} B"
+
+
 def short(value: float) -> str:
     """A count in three digits: 7.79k, 36.5M."""
     for scale, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
@@ -72,9 +82,9 @@ def seeds(n: int) -> str:
     return plural(n, "seed")
 
 
-def plural(n: int, noun: str) -> str:
+def plural(n: int, noun: str, several: str = "") -> str:
     """So many of something."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {several or noun + 's'}"
 
 
 def listed(items: Iterable[str]) -> str:

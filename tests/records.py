@@ -8,6 +8,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 DENSE = 77_850
 BUDGETS = {"0.05": 3_892, "0.1": 7_785, "0.25": 19_462, "1": DENSE}
 TASK = "digits15-wrn-10-1"
@@ -22,6 +24,7 @@ LABELS: dict[str, tuple[str, dict[str, Any]]] = {
     "hashed": ("hashed", {"sign": True}),
     "roast": ("roast", {"chunk": 32, "sign": True}),
     "magnitude": ("magnitude", {"schedule": "cubic", "start": 0.2, "end": 0.8}),
+    "ssn": ("ssn", {"groups": "learned", "share": "wavg"}),
 }
 _LOSS = {
     "dense": 0.0,
@@ -32,8 +35,10 @@ _LOSS = {
     "hashed": 1.4,
     "roast": 1.5,
     "magnitude": 0.7,
+    "ssn": 0.9,
 }
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(2)</script>\"'"
+_SEARCH = {"search_seconds": 4.5, "search_epochs": 12.0, "search_flops": 3.2e11}
 _SMALLEST = {"template-bank": 5_120, "shallow": 9_994}
 
 
@@ -89,10 +94,11 @@ def result(of: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "parameters": {**kinds, "total": total}, "bank_params": kinds["bank"], "effective_parameters": total - draw.randrange(9),
         "side_information_bits": 64, "running_statistics": 640, "test_examples": 1_647,
         "metrics": {"accuracy": round(accuracy * 1_647) / 1_647, "nll": 0.2 + draw.random() / 10, "ece": 0.01 + draw.random() / 50},
-        "costs": {"train_seconds": 6 + draw.random(), "wall_seconds": 7 + draw.random(), "search_seconds": 0.0, "macs": 2_317_120.0,
+        "costs": {"train_seconds": 6 + draw.random(), "wall_seconds": 7 + draw.random(), "macs": 2_317_120.0,
                   "step_seconds": 0.0081, "generation_seconds": 0.00052, "evaluation_seconds": 0.12, "peak_memory_bytes": 5.2e7,
-                  "certificate_seconds": 0.3, "search_flops": None},
+                  "certificate_seconds": 0.3, "exchanged_bytes": 4 * total, **(_SEARCH if of["label"] == "ssn" else {})},
         "certificate": {"passed": True, "floats": total, "differing_predictions": 0, "dead": 0, "detail": ""},
+        "allocation": allocation(kinds["bank"]) if of["label"] == "ssn" else {},
         "provenance": {
             "commit": "3f1c9a5e1d0b4c7f9a2e6d8b0c1f2a3b4c5d6e7f", "dirty": False, "npasbench": "0.1.0", "python": "3.11.2",
             "torch": "2.9.0", "device": "cpu, Xeon, 1 thread", "host": "laptop",
@@ -108,6 +114,36 @@ def result(of: dict[str, Any], **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def allocation(bank: int, layers: int = 9) -> dict[str, Any]:
+    """Layers that share two banks and one with weights of its own, as a record holds them."""
+    first = bank * 2 // 3
+    return {
+        "groups": [
+            {"group": 0, "bank_size": first, "unused": first - first // layers * layers, "layers": [
+                _reader(number, first // layers, first) for number in range(layers)
+            ]},
+            {"group": 1, "bank_size": bank - first, "unused": 0, "layers": [
+                {"layer": layers, "name": "trunk.0.weight", "shape": [8, 8, 3, 3], "templates": 4, "resized_from": None,
+                 "reads": [[0, (bank - first) // 4], [(bank - first) // 2, bank - first]]},
+                {"layer": layers + 1, "name": "trunk.1.weight", "shape": [8, 8], "templates": 1, "start": 0, "end": bank - first,
+                 "resized_from": None, "copies": 3},
+            ]},
+            {"group": 2, "dense": True, "bank_size": 144, "unused": 0, "layers": [
+                {"layer": layers + 2, "name": "stem.weight", "shape": [16, 1, 3, 3], "templates": 1}
+            ]},
+        ]
+    }  # fmt: skip
+
+
+def _reader(number: int, step: int, bank: int) -> dict[str, Any]:
+    """A layer that reads some of the bank from its own place on."""
+    start = number * step
+    end = min(start + 3 * step, bank // step * step)
+    small = [4, 4, 3, 3] if number % 4 == 3 else None
+    return {"layer": number, "name": f"blocks.{number}.conv.weight", "shape": [16 << number // 3, 16, 3, 3],
+            "templates": (end - start) // step, "start": start, "end": end, "resized_from": small}  # fmt: skip
+
+
 def put(
     root: Path, of: dict[str, Any], *, record: dict[str, Any] | None = None, failure: dict[str, Any] | None = None
 ) -> Path:
@@ -118,9 +154,16 @@ def put(
     if record is not None:
         (folder / "result.json").write_text(json.dumps(record))
         (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _epochs(of)))
+        if accuracy := (record.get("metrics") or {}).get("accuracy"):
+            _write_bits(folder / "correct.npy", accuracy, record["test_examples"])
     if failure is not None:
         (folder / "failure.json").write_text(json.dumps(failure))
     return folder
+
+
+def _write_bits(path: Path, accuracy: float, examples: int) -> None:
+    right = np.arange(examples) < (accuracy if accuracy == accuracy else 0.0) * examples
+    np.save(path, np.packbits(right))
 
 
 def scored(root: Path, label: str, budget: str, scores: dict[int, float], **changes: Any) -> None:

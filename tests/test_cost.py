@@ -1,17 +1,28 @@
 """What a cell costs."""
 
+import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from npasbench.measuring.cost import measure
+import npasbench
+from npasbench.card import Entry
+from npasbench.leaderboard.sharing_map import sharing_map
+from npasbench.measuring.cost import KEYS, exchanged_bytes, measure
 from npasbench.measuring.live_bytes import LiveBytes
 from npasbench.method import Batch
 from npasbench.networks import architecture
+from npasbench.plan import plan_entry
+from npasbench.registry import Registry
+from npasbench.running import record
+from npasbench.running.record import Record
+from npasbench.running.rundir import RunDirectory
+from npasbench.running.worker import Options, work
 from npasbench.sharing.layers import shareable_layers
 from npasbench.sharing.network import SharedNetwork, WeightGenerator
 
@@ -143,6 +154,34 @@ def test_generated_weights_add_to_peak_memory():
     assert with_them > without + generated / 2  # they are freed layer by layer as their gradients appear
 
 
+def test_a_dense_network_exchanges_a_gradient_for_each_parameter():
+    network = dense()
+    expected = 4 * sum(parameter.numel() for parameter in network.parameters())
+    assert measure(network, batch(2), losses, repeats=1)["exchanged_bytes"] == expected
+
+
+def test_a_shared_network_exchanges_its_bank_and_not_its_weights():
+    network = npasbench.share(dense(), "roast", budget=0.1, seed=0)
+    total = npasbench.count(network).total
+    assert exchanged_bytes(network) == 4 * total
+    assert exchanged_bytes(network) <= exchanged_bytes(dense()) / 10
+
+
+def test_tied_parameters_are_exchanged_once_and_frozen_ones_not_at_all():
+    network = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8))
+    network[1].weight = network[0].weight
+    network[2].requires_grad_(False)
+    assert exchanged_bytes(network) == 4 * (64 + 8 + 8)
+
+
+def test_gradients_have_the_size_of_their_parameters_type():
+    assert exchanged_bytes(nn.Linear(8, 8, bias=False, dtype=torch.bfloat16)) == 2 * 64
+
+
+def test_what_is_measured_is_what_is_named():
+    assert list(measure(dense(), batch(2), losses, repeats=1)) == list(KEYS)
+
+
 def test_live_bytes_follow_tensors_until_they_are_freed():
     before = torch.ones(1000)
     with LiveBytes() as live:
@@ -164,3 +203,33 @@ def test_live_bytes_follow_what_autograd_keeps():
         loss.backward()
         del loss
         assert live.now == 4 * 1000  # the gradient
+
+
+# The costs of a cell
+
+
+def run(card: Path, root: Path, method: str, seed: int) -> Record:
+    """The record of one short run."""
+    (spec,) = plan_entry(str(card), Entry(label=method, method=method), Registry(), budgets=["0.5"], seeds=(seed,))
+    work([spec], root, Options(), lambda event: None, lambda: False, None)
+    return record.read(RunDirectory.of(root, spec).result_file)
+
+
+def test_all_seeds_of_a_cell_have_the_costs_of_the_first_and_what_is_not_whole_is_measured_again(small_card, tmp_path):
+    card = small_card(1)
+    first = run(card, tmp_path, "roast", 0)
+    (kept,) = tmp_path.rglob("costs-*.json")
+    assert {key: first.costs[key] for key in KEYS} == json.loads(kept.read_text())
+    assert run(card, tmp_path, "roast", 1).costs["step_seconds"] == first.costs["step_seconds"]
+    for seed, damage in ((2, '{"macs": 1.0}'), (3, "[]"), (4, "{")):
+        kept.write_text(damage)
+        assert set(KEYS) <= set(run(card, tmp_path, "roast", seed).costs)
+        assert set(json.loads(kept.read_text())) == set(KEYS)
+
+
+def test_a_record_keeps_the_groups_of_a_method_that_has_some_and_nothing_of_others(small_card, tmp_path):
+    card = small_card(1)
+    assert run(card, tmp_path, "roast", 0).allocation == {}
+    ssn = run(card, tmp_path, "ssn", 0)
+    assert list(ssn.allocation) == ["groups"]
+    assert sharing_map(ssn.allocation) is not None

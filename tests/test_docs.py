@@ -39,10 +39,12 @@ REDUCED = {
     "npasbench quickstart": "npasbench quickstart --seeds 0",
     " --seeds 0-2": " --seeds 0",
     "npasbench run my-suite.toml": "npasbench run my-suite.toml --seeds 0",
+    "npasbench publish runs --out results": "npasbench publish runs --out results --trial",
 }
 """What is run in place of what is written, where that would take long: fewer seeds, fewer budgets, nothing else.
 
-A key that starts with a space is replaced wherever it stands, any other only if it is the whole command.
+And trial results are published, since the tree that is tested may have changes. A key that starts with a space is
+replaced wherever it stands, any other only if it is the whole command.
 """
 NOT_RUN = ("pip install ", "tox ", "ruff ", "pytest ")
 """Commands of other programs. ``pip install``, tox and its parts are what runs this test."""

@@ -17,7 +17,9 @@ from npasbench.leaderboard.board import Board
 from npasbench.leaderboard.details import details
 from npasbench.leaderboard.figures import accuracy_figure, difference_figure, training_figure
 from npasbench.leaderboard.grouping import boards
+from npasbench.leaderboard.method_pages import method_page
 from npasbench.leaderboard.names import Names, safe_link, slug, unique
+from npasbench.leaderboard.run_pages import run_page
 from npasbench.leaderboard.standings import standings
 from npasbench.leaderboard.store import collect
 from npasbench.leaderboard.tables import Item, Sheet, Table
@@ -82,6 +84,69 @@ def test_details_have_a_row_for_each_cell_with_numbers(board: Board) -> None:
     )
     assert len({len(row.items) for row in table.rows} | {len(table.columns)}) == 1
     assert all(len(line) == len(table.sheet.columns) for line in table.sheet.rows)
+
+
+def details_of(board: Board, label: str) -> dict[str, Item]:
+    """The cells of a label's first row of costs, by head and unit."""
+    table = details(board, Names.of([board]), "")
+    found = next(row for row in table.rows if row.head.text == label)
+    heads = [f"{column.title} {column.small}".strip() for column in table.columns]
+    return dict(zip(heads, found.items, strict=True))
+
+
+def test_a_search_is_a_cost_and_no_search_is_an_empty_cell_and_not_zero(board: Board) -> None:
+    searched, not_searched = (details_of(board, label) for label in ("ssn", "roast"))
+    assert [searched[f"Search {unit}"].text for unit in ("s", "epochs")] == ["4.5", "12"]
+    assert [
+        (not_searched[f"Search {unit}"].text, not_searched[f"Search {unit}"].sort_key) for unit in ("s", "epochs")
+    ] == [
+        ("", ""),
+        ("", ""),
+    ]
+    lines = list(csv.DictReader(io.StringIO(details(board, Names.of([board]), "").sheet.text())))
+    told = {line["label"]: (line["search_seconds"], line["search_epochs"]) for line in lines}
+    assert (told["ssn"], told["roast"]) == (("4.5", "12.0"), ("", ""))
+
+
+def test_gradients_exchanged_are_a_cost(board: Board) -> None:
+    assert details_of(board, "roast")["Exchanged KiB a step"].text == "15.2"
+
+
+def test_a_methods_cells_show_gradients_exchanged_and_its_search_if_it_has_one(board: Board) -> None:
+    columns = {}
+    for method in ("ssn", "roast"):
+        ((_, (entry,)),) = method_page(method, [board], Names.of([board])).sections
+        columns[method] = [f"{column.title} {column.small}".strip() for column in entry.table.columns]
+    searched = ["Search s", "Search epochs", "Search GFLOPs"]
+    assert [head for head in columns["ssn"] if head not in columns["roast"]] == searched
+    assert "Exchanged KiB a step" in columns["roast"]
+
+
+def test_a_runs_page_shows_every_cost_with_its_unit(board: Board) -> None:
+    entry = next(entry for entry in board.entries if entry.label == "ssn")
+    cell = entry.cell("0.1")
+    costs = dict(run_page(board, entry, cell, cell.runs[0], Names.of([board])).groups)["Costs"]
+    told = {fact.name: fact.value for fact in costs}
+    assert told["Gradients exchanged in a step"] == "30.3 KiB"
+    assert told["Search"] == "4.50 s"
+    assert told["Search epochs"] == "12"
+    assert told["Search FLOPs"] == "320,000,000,000"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, "–"),
+        (math.nan, "NaN"),
+        (0, "0 B"),
+        (1023, "1,023 B"),
+        (31_076, "30.3 KiB"),
+        (5.2e7, "49.6 MiB"),
+        (2**30, "1.00 GiB"),
+    ],
+)
+def test_bytes(given: float | None, expected: str) -> None:
+    assert words.size(given) == expected
 
 
 def test_csv_writes_nan_and_missing_apart_and_runs_no_formula() -> None:

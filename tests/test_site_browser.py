@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from records import hostile, realistic
+from records import LABELS, hostile, realistic
 
 from npasbench.leaderboard.site import build_site
 
@@ -126,8 +126,31 @@ def test_a_number_leads_to_its_runs(browser: sync_api.Browser, site: Path) -> No
 def test_without_scripts_the_tables_stand(browser: sync_api.Browser, site: Path) -> None:
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(next((site / "tasks").glob("*.html")).as_uri())
-    assert page.locator("table.standings tbody tr").count() == 8
+    assert page.locator("table.standings tbody tr").count() == len(LABELS)
     assert not page.locator("#theme").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_sharing_map_is_drawn_in_its_box(browser: sync_api.Browser, site: Path, width: int, scheme: str) -> None:
+    path = next((site / "runs").rglob("ssn-*.html"))
+    visit = Visit(browser, path, width, scheme)
+    boxes = visit.page.locator(".map").all()
+    assert len(boxes) == 3
+    assert all(box.evaluate("box => box.clientWidth") <= width for box in boxes)
+    bars = visit.page.locator(".map tbody .bar").all()
+    assert len(bars) == 11
+    for bar in bars:
+        drawn, picture = bar.bounding_box(), bar.locator("..").bounding_box()
+        assert drawn is not None
+        assert picture is not None
+        assert drawn["width"] >= 0.3
+        assert drawn["x"] >= picture["x"] - 3
+        assert drawn["x"] + drawn["width"] <= picture["x"] + picture["width"] + 3
+    fills = {bar.evaluate("bar => getComputedStyle(bar).fill") for bar in bars}
+    assert len(fills) == 2  # resized layers are hollow
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert visit.wrong == []
 
 
 def test_hostile_names_run_nothing(browser: sync_api.Browser, tmp_path: Path) -> None:

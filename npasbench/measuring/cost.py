@@ -1,4 +1,4 @@
-"""What a cell costs: multiply-adds, step, generation and evaluation time, peak memory. The same for all its seeds."""
+"""What a cell costs: multiply-adds, times, peak memory, gradients exchanged. The same for all its seeds."""
 
 from __future__ import annotations
 
@@ -18,6 +18,16 @@ from npasbench.method import Batch
 from npasbench.sharing.network import SharedNetwork
 
 Losses = Callable[[nn.Module, Batch], Iterator[Tensor]]
+KEYS = (
+    "macs",
+    "generation_macs",
+    "step_seconds",
+    "generation_seconds",
+    "evaluation_seconds",
+    "peak_memory_bytes",
+    "exchanged_bytes",
+)
+"""What :func:`measure` gives."""
 
 
 def measure(network: nn.Module, batch: Batch, losses: Losses, *, repeats: int = 5) -> dict[str, float | None]:
@@ -32,6 +42,8 @@ def measure(network: nn.Module, batch: Batch, losses: Losses, *, repeats: int = 
     * ``peak_memory_bytes``: the most that one forward and backward hold at once beyond what was there before:
       activations, gradients, generated weights. On CUDA what its allocator saw, on the CPU all tensors, but not
       what a kernel allocates within itself.
+    * ``exchanged_bytes``: the gradients that each process of data-parallel training hands in at every step, one for
+      each trained parameter. Of shared weights that is the bank's, not those of the weights made from it.
 
     Times are medians of ``repeats`` after one unmeasured turn. Figures of a generator are None without one. The
     network, its gradients and the random generators stay as they are. ``losses`` brings the recipe's autocast; for
@@ -53,7 +65,13 @@ def measure(network: nn.Module, batch: Batch, losses: Losses, *, repeats: int = 
             "generation_seconds": _median_seconds(generation, repeats, batch.inputs.device) if generation else None,
             "evaluation_seconds": _evaluation_seconds(network, batch, repeats),
             "peak_memory_bytes": peak,
+            "exchanged_bytes": exchanged_bytes(network),
         }
+
+
+def exchanged_bytes(network: nn.Module) -> int:
+    """Bytes of the gradients of all trained parameters, each distinct one once; a gradient has its parameter's type."""
+    return sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
 
 
 # What is measured

@@ -138,8 +138,14 @@ class _Run:
             test_examples=len(data.test_labels),
             costs=self.costs,
             certificate=certificate,
+            allocation=self._allocation(network),
             provenance={**self._provenance(), "restarts": restarts},
         )
+
+    def _allocation(self, network: nn.Module) -> dict[str, Any]:
+        """The groups of layers and what each reads, if the method has groups; layers alone are in no record."""
+        allocation = self.method.allocation(network)
+        return allocation if "groups" in allocation else {}
 
     def _unbuilt(self, state: State, reason: str, smallest: int | None = None) -> Record:
         return Record(**_head(self.spec, state), reason=reason, smallest=smallest, provenance=self._provenance())

@@ -65,6 +65,8 @@ class Record(BaseModel):
     costs: dict[str, float | None] = {}
     """Seconds unless the name says otherwise; see docs/budgets.md."""
     certificate: Certificate | None = None
+    allocation: dict[str, Any] = {}
+    """Which part of which bank each layer reads, by ``groups``; empty for methods that do not share by groups."""
     provenance: dict[str, Any] = {}
 
     @property
@@ -73,10 +75,32 @@ class Record(BaseModel):
         return bool(self.provenance.get("dirty"))
 
 
+def as_json(record: Record) -> dict[str, Any]:
+    """What ``result.json`` holds."""
+    content = record.model_dump()
+    return {"schema": content.pop("schema_"), **content}
+
+
 def write_text(record: Record) -> str:
     """The record as JSON text; NaN is written as ``NaN``."""
-    content = record.model_dump()
-    return json.dumps({"schema": content.pop("schema_"), **content}, indent=1)
+    return json.dumps(as_json(record), indent=1)
+
+
+def parse(content: Any, where: str) -> Record:
+    """A record from what JSON held; ``where`` says in errors where that stood.
+
+    Raises:
+        RunError: if it is not a result, with what is wrong.
+    """
+    version = content.get("schema") if isinstance(content, dict) else None
+    if version != SCHEMA:
+        raise RunError(f"{where} has schema {version!r}; this npasbench reads {SCHEMA}; a newer one may read it.")
+    try:
+        return Record.model_validate({"schema_": version, **{k: v for k, v in content.items() if k != "schema"}})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise RunError(f"{where} is not a result: key '{key}': {first['msg']}.") from None
 
 
 def read(path: Path) -> Record:
@@ -86,17 +110,8 @@ def read(path: Path) -> Record:
         RunError: naming the file and what is wrong with it.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = content.get("schema") if isinstance(content, dict) else None
-        if version != SCHEMA:
-            raise RunError(
-                f"{path} has schema {version!r}; this npasbench reads {SCHEMA}. Update npasbench, or remove the file."
-            )
-        content["schema_"] = content.pop("schema")
-        return Record.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise RunError(f"{path} is not a result: key '{key}': {first['msg']}. Remove it and run again.") from None
+        return parse(json.loads(path.read_text(encoding="utf-8")), str(path))
+    except RunError as error:
+        raise RunError(f"{error} Remove it and run again.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path} cannot be read: {error}. Remove it and run again.") from None

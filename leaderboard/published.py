@@ -1,0 +1,107 @@
+"""Published results: a file for each task, in which each line holds the record of one run and a bit for each test example."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from npasbench.errors import RunError
+from npasbench.running import record as records
+from npasbench.running.record import Record
+
+LINE_LIMIT = 5_000_000
+"""Bytes in a line; a result with fifty thousand test examples has some ten thousand."""
+_NAMED_LINES = 20
+
+
+@dataclass(frozen=True)
+class Published:
+    """One line, and where it stands or came from."""
+
+    record: Record
+    correct: str | None
+    """The packed correctness bits in Base64, 1 where a test example was predicted right."""
+    where: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What a line is known by: two labels of one definition are two rows of a table."""
+        return self.record.label, self.record.fingerprint
+
+    @property
+    def order(self) -> tuple[str, int, int, str]:
+        """Where the line stands in its file."""
+        one = self.record
+        return one.label, one.budget_parameters, one.seed, one.fingerprint
+
+    def differs(self, other: Published) -> bool:
+        """Whether it is another result of the same run. Where and how fast it ran may differ."""
+        mine, theirs = (
+            json.dumps([r.state, r.metrics, r.parameters], sort_keys=True) for r in (self.record, other.record)
+        )
+        return mine != theirs or (None not in (self.correct, other.correct) and self.correct != other.correct)
+
+    @property
+    def text(self) -> str:
+        """The line: the same result always gives the same one."""
+        record = json.dumps(records.as_json(self.record), sort_keys=True)
+        return f'{{"record": {record}, "correct": {json.dumps(self.correct)}}}\n'
+
+
+def read_published(path: Path, problems: list[str]) -> Iterator[tuple[int, Published]]:
+    """Every line of a file that can be read, with its number; a sentence in ``problems`` for those that cannot."""
+    broken = []
+    try:
+        for number, line in _lines(path):
+            try:
+                yield number, _parse(line, f"{path}:{number}")
+            except RunError as error:
+                broken.append(f"{error} Take the line out, or publish the run again.")
+    except OSError as error:
+        broken.append(f"{path} cannot be read: {error.strerror}.")
+    problems += broken[:_NAMED_LINES]
+    if len(broken) > _NAMED_LINES:
+        problems.append(f"{path} has {len(broken) - _NAMED_LINES:,} more lines that cannot be read.")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not empty, by number from 1; of one that is too long only the beginning."""
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(LINE_LIMIT + 1):
+            number += 1
+            rest = line
+            while rest and not rest.endswith(b"\n"):
+                rest = file.readline(LINE_LIMIT)
+            if line.strip():
+                yield number, line
+
+
+def _parse(line: bytes, where: str) -> Published:
+    if len(line) > LINE_LIMIT:
+        raise RunError(f"{where} is longer than {LINE_LIMIT:,} bytes, which no result is.")
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{where} cannot be read: {error}.") from None
+    if not isinstance(content, dict) or set(content) != {"record", "correct"}:
+        raise RunError(f"{where} is not a published result: expected an object with the keys record and correct.")
+    record = records.parse(content["record"], where)
+    return Published(record, _bits(content["correct"], record.test_examples, where), where)
+
+
+def _bits(correct: Any, examples: int | None, where: str) -> str | None:
+    if correct is None:
+        return None
+    try:
+        packed = base64.b64decode(correct, validate=True)
+    except (TypeError, ValueError, binascii.Error):
+        raise RunError(f"{where} is not a published result: correct is neither Base64 nor null.") from None
+    if examples is not None and len(packed) != (examples + 7) // 8:
+        raise RunError(f"{where} has {len(packed):,} bytes of correctness bits for {examples:,} test examples.")
+    return str(correct)
