@@ -86,10 +86,20 @@ class SearchContext(Protocol):
 
     seed: int
 
-    def train(self, name: str, network: nn.Module, *, epochs: int | None = None, lr: float | None = None) -> nn.Module:
+    def train(
+        self,
+        name: str,
+        network: nn.Module,
+        *,
+        epochs: int | None = None,
+        lr: float | None = None,
+        milestones: Sequence[int] | None = None,
+        factor: float = 0.1,
+    ) -> nn.Module:
         """Train a throw-away network on the task's training data as a checkpointed stage called ``name``.
 
-        After a kill the search runs again from the top; a finished stage returns its trained network at once.
+        By default by the task's recipe; with ``milestones`` the rate is constant but for a ``factor`` at each of these
+        epochs. After a kill the search runs again from the top; a finished stage returns its trained network at once.
         """
 
 

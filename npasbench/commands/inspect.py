@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from npasbench.commands.options import json_option, plugin_option, read_knobs, set_option
-from npasbench.errors import UsageError
+from npasbench.errors import BudgetTooSmall, UsageError
 
 
 @click.command("inspect")
@@ -18,7 +18,9 @@ from npasbench.errors import UsageError
 @click.option("--input", "shape", default="3,32,32", show_default=True, help="Channels, height, width of one example.")
 @click.option("--budget", help="Everything trained: a fraction or a count. [default: 1]")
 @click.option(
-    "--bank-size", type=click.IntRange(min=1), help="The papers' count: only what weights are generated from."
+    "--bank-size",
+    type=click.IntRange(min=0),
+    help="The papers' count: only what weights are generated from. 0 leaves the size to the method (ssn: the largest layer).",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @set_option
@@ -43,7 +45,12 @@ def inspect(
     """
     if budget is not None and bank_size is not None:
         raise UsageError("Give --budget (everything trained) or --bank-size (the papers' count), not both.")
-    content = _inspected(method, architectures, classes, _shape(shape), budget, bank_size, seed, settings, plugins)
+    try:
+        content = _inspected(method, architectures, classes, _shape(shape), budget, bank_size, seed, settings, plugins)
+    except BudgetTooSmall as error:
+        if as_json:
+            click.echo(json.dumps({"method": method, "error": str(error), "smallest": error.smallest}, indent=1))
+        raise
     if as_json:
         click.echo(json.dumps(content, indent=1))
     else:
@@ -62,7 +69,7 @@ def _inspected(
     plugins: tuple[str, ...],
 ) -> dict[str, Any]:
     from npasbench.budget import Budget, resolve
-    from npasbench.building import audited
+    from npasbench.building import audited, build
     from npasbench.measuring.count import count
     from npasbench.method import Findings
     from npasbench.networks import architecture
@@ -77,7 +84,7 @@ def _inspected(
     reason = method.skip(problem)
     if reason:
         raise UsageError(f"{name} has no business here: {reason}.")
-    network = audited(method, problem, Findings(), seed)
+    network = (build if bank_size == 0 else audited)(method, problem, Findings(), seed)
     which = {"architecture": architectures} if len(members) == 1 else {"members": [m.name for m in members]}
     counted = count(network, masks=method.structure(network).masks)
     return {
@@ -87,9 +94,15 @@ def _inspected(
         "budget": resolved.parameters,
         "dense": dense,
         **method.allocation(network),
-        "parameters": counted.as_dict(),
+        "parameters": dict.fromkeys(_kinds(network), 0) | counted.as_dict(),
         "final_count": method.final_count(network),
     }
+
+
+def _kinds(network: Any) -> tuple[str, ...]:
+    """Kinds that are shown even where there are none, so that two outputs of one method can be compared key by key."""
+    kinds: tuple[str, ...] = getattr(getattr(network, "generator", None), "kinds", ())
+    return (*kinds, "norm", "bias") if kinds else ()
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ NORMS = (
     nn.RMSNorm,
     nn.LocalResponseNorm,
 )
-_BANKED = frozenset({"bank", "templates", "convolution", "linear", "attention", "embedding", "classifier"})
+_BANKED = frozenset({"bank", "templates", "convolution", "linear", "attention", "embedding", "classifier", "unshared"})
 
 
 @dataclass(frozen=True)

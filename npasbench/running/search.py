@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from npasbench import streams
+from npasbench.card import Schedule
 from npasbench.data.batches import Batches
 from npasbench.errors import UsageError
 from npasbench.method import Findings, Method
@@ -57,7 +59,16 @@ class HarnessSearch:
         self._batches, self._device, self._observer = batches, device, observer
         self._costs: dict[str, float | None] = {}
 
-    def train(self, name: str, network: nn.Module, *, epochs: int | None = None, lr: float | None = None) -> nn.Module:
+    def train(
+        self,
+        name: str,
+        network: nn.Module,
+        *,
+        epochs: int | None = None,
+        lr: float | None = None,
+        milestones: Sequence[int] | None = None,
+        factor: float = 0.1,
+    ) -> nn.Module:
         """Train a throw-away network as stage ``name``; a finished stage returns its trained network at once.
 
         Raises:
@@ -68,6 +79,9 @@ class HarnessSearch:
         recipe = self._spec.task.recipe
         optimizer = recipe.optimizer.model_copy(update={"lr": lr or recipe.optimizer.lr})
         recipe = recipe.model_copy(update={"epochs": epochs or recipe.epochs, "optimizer": optimizer})
+        if milestones is not None:
+            steps = Schedule(name="steps" if milestones else "constant", at=tuple(milestones), factor=factor)
+            recipe = recipe.model_copy(update={"schedule": steps})
         torch.manual_seed(streams.stream_seed(self.seed, f"search/{name}"))
         network = place(network, recipe, self._device)
         training = Training(self._method, network, recipe, self._batches, self._device)

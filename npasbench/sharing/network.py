@@ -10,7 +10,7 @@ import abc
 import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,9 @@ class WeightGenerator(nn.Module, abc.ABC):
     So ``self.bank`` is counted as *bank*, ``self.coefficients["3"]`` as *coefficients*; coefficients, embeddings and
     scales are not decayed. Keep what is drawn from the seed (hashes, signs, offsets) in non-persistent buffers.
     """
+
+    kinds: ClassVar[tuple[str, ...]] = ()
+    """Kinds of parameters that ``npasbench inspect`` shows even where there are none."""
 
     @abc.abstractmethod
     def forward(self) -> dict[str, Tensor]:
@@ -153,10 +156,10 @@ def build_shared(problem: Problem, make: Callable[[Sequence[LayerSpec], int], We
     rest = 0 if problem.budget.accounting == "bank" else unshared_parameters(network, layers)
     available = problem.budget.parameters - rest
     try:
-        generator = make(layers, max(available, 1))
+        generator = make(layers, available if problem.budget.accounting == "bank" else max(available, 1))
     except BudgetTooSmall as error:
         raise BudgetTooSmall(smallest=None if error.smallest is None else rest + error.smallest) from None
-    if available < 1:
+    if available < 1 and problem.budget.accounting == "total":
         raise BudgetTooSmall(smallest=rest + sum(p.numel() for p in generator.parameters()))
     return SharedNetwork(network, layers, generator)
 
