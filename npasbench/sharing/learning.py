@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from npasbench.sharing.generate import DIMENSIONS, BankedWeights, projection
 from npasbench.sharing.groups import by_shape
@@ -82,9 +81,7 @@ class LearningWeights(WeightGenerator):
         return [{"group": 0, "bank_size": bank, "unused": bank - read, "layers": layers}]
 
     def _raw(self) -> Tensor:
-        if "0" not in self.embeddings:
-            return self.coefficients["0"]
-        projection: nn.Linear = self.projections["0"]
-        return functional.linear(
-            self.embeddings["0"], projection.weight, projection.bias
-        )  # [layers, 24] -> [layers, 4]
+        raw: Tensor = self.coefficients["0"] if "0" in self.coefficients else self.embeddings["0"]
+        for one in self.projections.values():
+            raw = one(raw)  # [layers, 24] -> [layers, 4]
+        return raw
