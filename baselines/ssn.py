@@ -25,9 +25,9 @@ from npasbench.sharing.layers import shareable_layers
 from npasbench.sharing.learning import BANK_STD, LearningWeights
 from npasbench.sharing.network import WeightGenerator, build_shared
 from npasbench.sharing.placement import Block, by_frequency, place_blocks
-from npasbench.sharing.store import Division, Group
+from npasbench.sharing.store import Division, Extras, Group
 from npasbench.sharing.upsample import Stretch, TooSmall, Upsampling
-from npasbench.sharing.warping import TEMPLATES
+from npasbench.sharing.warping import TEMPLATES, smallest_bank
 
 GROUPINGS = ("single", "random", "type", "shape", "learned", "learning", *(f"manual-{t}" for t in grouping.TABLES))
 
@@ -79,11 +79,13 @@ class Ssn(Method):
 
     # Section 3.3: which layers share
 
+    def needs_search(self) -> bool:
+        """Only learned groups are searched for."""
+        return bool(self.settings.groups == "learned")
+
     def search(self, problem: Problem, context: SearchContext) -> Findings:
         """Train a network in which every layer mixes the same templates, and cluster what the layers have learned."""
         one = self.settings
-        if one.groups != "learned":
-            return Findings()
         bank = one.search_bank or min(5_000_000, 2 * problem.budget.dense)
         with streams.global_stream(context.seed, "search"):
             network = problem.create()
@@ -158,27 +160,29 @@ class Ssn(Method):
         order = [[layer for layer, one in zip(layers, numbers, strict=True) if one == n] for n in sorted(set(numbers))]
         if sliding:  # the release registers these anew, shape after shape
             order = [_shape_after_shape(group) for group in order]
-        most = self.settings.max_templates
-        return Division(
-            tuple(map(tuple, order)), lambda shapes, bank: self.place(shapes, bank, most, sliding), self.extras
-        )
+        return Division(tuple(map(tuple, order)), lambda shapes, bank: self.place(shapes, bank, sliding), self.extras)
 
-    def place(self, shapes: Sequence[tuple[int, ...]], bank: int, most: int, sliding: bool) -> list[Block]:
-        """Each layer's block of its group's bank, of at most ``most`` templates."""
-        return place_blocks(shapes, bank, most, self.stretch, sliding=sliding)
+    def place(self, shapes: Sequence[tuple[int, ...]], bank: int, sliding: bool) -> list[Block]:
+        """Each layer's block of its group's bank."""
+        return place_blocks(shapes, bank, self.most(shapes, bank), self.stretch, sliding=sliding)
 
-    def extras(self, groups: Sequence[Group]) -> int:
-        """What generating weights costs beside the banks: coefficients, embeddings, projections, upsamplers."""
-        stretch, total = self.stretch, 0
+    def most(self, shapes: Sequence[tuple[int, ...]], bank: int) -> list[int]:  # noqa: ARG002
+        """The most templates that each layer of a group mixes."""
+        return [self.settings.max_templates] * len(shapes)
+
+    def extras(self, groups: Sequence[Group]) -> Extras:
+        """What generating weights costs beside the banks: coefficients or embeddings, projections, upsamplers."""
+        rising = falling = other = 0
         for group in groups:
             counts = [block.templates for block in group.blocks if block.templates > 1]
             if self.settings.share == "wavg":
-                total += sum(counts)
+                rising += sum(counts)
             elif self.settings.share == "emb":
-                total += DIMENSIONS * len(counts) + sum((DIMENSIONS + 1) * k for k in set(counts))
+                rising += DIMENSIONS * len(counts)
+                other += sum((DIMENSIONS + 1) * k for k in set(counts))
             copies = [block.copies for block in group.blocks if block.copies is not None]
-            total += sum(math.prod(stretch.parameters(number)) for number in copies)
-        return total
+            falling += sum(math.prod(self.stretch.parameters(number)) for number in copies)
+        return Extras(rising, falling, other)
 
     def generator(self, groups: Sequence[Group], rng: torch.Generator) -> BankedWeights:
         """Banks and coefficients with their initial values (section 3.4 of the release's rule)."""
@@ -207,7 +211,7 @@ class Ssn(Method):
         share: Literal["wavg", "emb"] = "wavg" if self.settings.share == "wavg" else "emb"
         extras = TEMPLATES * len(layers) if share == "wavg" else DIMENSIONS * len(layers) + (DIMENSIONS + 1) * TEMPLATES
         bank = parameters - (0 if exact else extras)
-        smallest = TEMPLATES * max(max(1, math.ceil(layer.fan_in / layer.shape[0])) for layer in layers)
+        smallest = smallest_bank([layer.shape for layer in layers])
         if bank < smallest:
             raise BudgetTooSmall(smallest=smallest + parameters - bank)
         return LearningWeights(layers, bank, share, rng)

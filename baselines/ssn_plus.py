@@ -8,7 +8,6 @@ its own, steps on coefficients as far as on weights though one moves a whole tem
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -17,7 +16,7 @@ import torch
 from npasbench.api import BudgetTooSmall
 from npasbench.sharing.generate import BankedWeights
 from npasbench.sharing.initial import common_std, normal
-from npasbench.sharing.placement import Block, cover_bank
+from npasbench.sharing.placement import Block, cover_bank, fewest_templates
 from npasbench.sharing.store import Division, Group
 
 from .ssn import Ssn, SsnKnobs
@@ -27,12 +26,12 @@ class SsnPlusKnobs(SsnKnobs):
     """As for ``ssn``, and for each change ``published`` (or ``raw``) to undo it.
 
     ``placement = "cover"`` leaves no entry of a bank unread. ``templates = "fewest"`` gives every layer as many templates
-    as the bank could hold whole networks, so that layers share no more than the budget forces them to; ``published`` as
-    many as fit. ``initial = "preserving"`` gives every layer's first weights the deviation of its own initialisation.
-    ``steps = "weights"`` measures coefficients in units of their templates' norms, so that a step on one moves a weight
-    no further than a step on the weight. ``alone = "upsampled"`` lets a layer that is alone in its group read a bank like
-    any other where its whole weight does not fit the budget; ``published`` refuses the budget.
-    ``vectors = "standardised"`` is what learned groups are clustered by.
+    as the bank could hold whole networks, and a few layers one more so that all of it is read: layers share no more than
+    the budget forces them to; ``published`` as many as fit. ``initial = "preserving"`` gives every layer's first weights
+    the deviation of its own initialisation. ``steps = "weights"`` measures coefficients in units of their templates'
+    norms, so that a step on one moves a weight no further than a step on the weight. ``alone = "upsampled"`` lets a layer
+    that is alone in its group read a bank like any other where its whole weight does not fit the budget; ``published``
+    refuses the budget. ``vectors = "standardised"`` is what learned groups are clustered by.
     """
 
     placement: Literal["cover", "published"] = "cover"
@@ -57,13 +56,17 @@ class SsnPlus(Ssn):
                 raise
             return super().divided(dataclasses.replace(division, alone=False), parameters, exact)
 
-    def place(self, shapes: Sequence[tuple[int, ...]], bank: int, most: int, sliding: bool) -> list[Block]:
+    def place(self, shapes: Sequence[tuple[int, ...]], bank: int, sliding: bool) -> list[Block]:
         """Blocks that together read the whole bank."""
-        if self.settings.templates == "fewest":
-            most = min(most, max(1, bank // sum(math.prod(shape) for shape in shapes)))
         if self.settings.placement == "published":
-            return super().place(shapes, bank, most, sliding)
-        return cover_bank(shapes, bank, most, self.stretch)
+            return super().place(shapes, bank, sliding)
+        return cover_bank(shapes, bank, self.most(shapes, bank), self.stretch)
+
+    def most(self, shapes: Sequence[tuple[int, ...]], bank: int) -> list[int]:
+        """As few templates as read the whole bank."""
+        if self.settings.templates == "published":
+            return super().most(shapes, bank)
+        return fewest_templates(shapes, bank, self.settings.max_templates)
 
     def generator(self, groups: Sequence[Group], rng: torch.Generator) -> BankedWeights:
         """Banks and coefficients whose first weights have the deviation of each layer's own initialisation."""

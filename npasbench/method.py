@@ -1,9 +1,10 @@
 """The contract of a method: how it gives a network its weights under a parameter budget.
 
-The harness calls, in this order: ``skip``, ``search``, ``build``, ``final_count`` (the audit), ``parameter_groups``;
-then for each step ``losses``, ``after_backward``, ``after_step``, for each epoch ``after_epoch``; at checkpoints and at
-the end ``structure``, and ``restore`` when a network is built again. A method keeps nothing on ``self``: what it learns
-lives in the network, its structure or the findings of its search, so that a killed run resumes exactly.
+The harness calls, in this order: ``skip``, ``needs_search``, ``search``, ``build``, ``final_count`` (the audit),
+``parameter_groups``; then for each step ``losses``, ``after_backward``, ``after_step``, for each epoch ``after_epoch``;
+at checkpoints and at the end ``structure``, and ``restore`` when a network is built again. A method keeps nothing on
+``self``: what it learns lives in the network, its structure or the findings of its search, so that a killed run resumes
+exactly.
 """
 
 from __future__ import annotations
@@ -135,6 +136,10 @@ class Method(abc.ABC):
     def skip(self, problem: Problem) -> str | None:  # noqa: ARG002
         """A reason why this method has no business with this problem, or None."""
         return None
+
+    def needs_search(self) -> bool:
+        """Whether :meth:`search` has to be called at all; by default if a subclass defines one."""
+        return type(self).search is not Method.search
 
     def search(self, problem: Problem, context: SearchContext) -> Findings:  # noqa: ARG002
         """Whatever has to be found before the network is built; its cost is recorded. By default nothing."""

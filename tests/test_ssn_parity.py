@@ -64,7 +64,7 @@ def described_for(record: dict) -> tuple[list[dict], int]:
         return weights.described(), sum(p.numel() for n, p in weights.named_parameters() if not n.startswith("bank"))
     division = method.division(layers, method.grouped(layers, Findings(), NOBODY))
     groups = division.at(record["max_params"])
-    return described(groups, layers), method.extras(groups)
+    return described(groups, layers), method.extras(groups).total
 
 
 def name_of(record: dict) -> str:

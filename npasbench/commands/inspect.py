@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from npasbench.commands.aligned import show_tables
 from npasbench.commands.options import json_option, plugin_option, read_knobs, set_option
 from npasbench.errors import BudgetTooSmall, UsageError
 
@@ -54,7 +55,7 @@ def inspect(
     if as_json:
         click.echo(json.dumps(content, indent=1))
     else:
-        _print(content)
+        show_tables(content)
 
 
 def _inspected(
@@ -113,17 +114,3 @@ def _shape(text: str) -> tuple[int, ...]:
     if not shape or min(shape) < 1:
         raise UsageError(f"'{text}' is not an input shape. Write channels, height and width, such as 3,32,32.")
     return shape
-
-
-def _print(content: dict[str, Any]) -> None:
-    for key, value in content.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            click.secho(f"{key}:", bold=True)
-            for row in value:
-                click.echo("  " + "  ".join(f"{k}={json.dumps(v)}" for k, v in row.items()))
-        elif isinstance(value, dict):
-            click.secho(f"{key}:", bold=True)
-            for k, v in value.items():
-                click.echo(f"  {k:<14} {v:>14,}" if isinstance(v, int) else f"  {k}: {json.dumps(v)}")
-        else:
-            click.echo(click.style(f"{key}: ", bold=True) + (f"{value:,}" if isinstance(value, int) else str(value)))

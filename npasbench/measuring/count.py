@@ -43,6 +43,15 @@ class Count:
         return {**self.by_kind, "total": self.total}
 
 
+def rounding(network: nn.Module, accounting: str) -> int:
+    """By how much a network may miss its budget: nothing, but under the papers' count half a scalar for each bank.
+
+    The papers round every group's share of a budget by itself, so that the banks' sum may lie above it.
+    """
+    banks = sum(kind == "bank" for kind in parameter_kinds(network).values())
+    return banks // 2 if accounting == "bank" else 0
+
+
 def count(network: nn.Module, *, masks: Mapping[str, Tensor] | None = None) -> Count:
     """Count the trained scalars of a network.
 

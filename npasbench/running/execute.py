@@ -18,7 +18,7 @@ from npasbench.building import audited, problem_of
 from npasbench.data import DataSet, load
 from npasbench.data.batches import Batches
 from npasbench.errors import BudgetTooSmall
-from npasbench.measuring.count import count
+from npasbench.measuring.count import count, rounding
 from npasbench.measuring.model_file import running_statistics, write_model
 from npasbench.plan import RunSpec
 from npasbench.problem import Problem
@@ -124,8 +124,9 @@ class _Run:
         floats = write_model(self.directory.model_file, self.method, network)
         certificate = _certify(self.directory, self.around, floats, counted.total, self.costs)
         self.costs["wall_seconds"] = time.monotonic() - self.around.started
-        held = counted.total if self.spec.task.accounting == "total" else counted.bank_params
-        over = held - self.spec.budget_parameters
+        accounting = self.spec.task.accounting
+        held = counted.total if accounting == "total" else counted.bank_params
+        over = held - self.spec.budget_parameters - rounding(network, accounting)
         return Record(
             **_head(self.spec, "done" if over <= 0 else "over-budget"),
             reason="" if over <= 0 else f"counted {held:,} at the end, {over:,} over the budget",

@@ -29,7 +29,7 @@ from npasbench.training.recipe import place
 
 def find(method: Method, problem: Problem, context: HarnessSearch, kept: Path) -> Findings:
     """The method's findings, from the run directory if an earlier attempt left them there."""
-    if type(method).search is Method.search:
+    if not method.needs_search():
         return Findings()
     if kept.exists():
         content = torch.load(kept, weights_only=True)

@@ -72,8 +72,7 @@ class BankedWeights(WeightGenerator):
     def forward(self) -> dict[str, Tensor]:
         """One product for each block that is read, then upsampling where a layer is larger than its bank."""
         weights: dict[str, Tensor] = {}
-        device = self.bank["0"].device.type if "0" in self.bank else "cpu"
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(next(self.parameters()).device.type, enabled=False):
             for index, group in enumerate(self.groups):
                 if group.dense:
                     weights[group.layers[0].name] = self.unshared[str(index)]
@@ -86,7 +85,7 @@ class BankedWeights(WeightGenerator):
         """Fix a factor for each layer, so that its weight now has the deviation of the layer's own initialisation."""
         weights = self()
         layers = [layer for group in self.groups if not group.dense for layer in group.layers]
-        self.scales = {one.name: one.std / max(float(weights[one.name].std(correction=0)), _TINY) for one in layers}
+        self.scales = {layer.name: layer.std / _deviation(weights[layer.name]) for layer in layers}
         for key, rows in self._matrices():
             self.register_buffer(
                 f"factors{key}", _column([self.scales[layer.name] for layer in rows]), persistent=False
@@ -186,6 +185,13 @@ class BankedWeights(WeightGenerator):
     def _factors(self, key: str, rows: Sequence[LayerSpec]) -> Tensor:
         known: Tensor | None = getattr(self, f"factors{key}", None)
         return torch.ones(len(rows), 1) if known is None else known
+
+
+def _deviation(weight: Tensor) -> float:
+    """The deviation of a weight, or its root mean square where all entries are nearly one value."""
+    size = float(weight.square().mean().sqrt())
+    spread = float(weight.std(correction=0))
+    return max(spread if spread > size / 10 else size, _TINY)
 
 
 def _column(values: Sequence[float]) -> Tensor:

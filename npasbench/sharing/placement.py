@@ -43,9 +43,9 @@ def template_count(size: int, bank: int, most: int) -> int:
 
 
 def place_blocks(
-    shapes: Sequence[tuple[int, ...]], bank: int, most: int, stretch: Stretch, *, sliding: bool = False
+    shapes: Sequence[tuple[int, ...]], bank: int, most: Sequence[int], stretch: Stretch, *, sliding: bool = False
 ) -> list[Block]:
-    """The published placement, entry by entry; ``shapes`` are in the bank's own order.
+    """The published placement, entry by entry; ``shapes`` are in the bank's own order, ``most`` limits their templates.
 
     A block size that is new begins at the first multiple of itself behind all that was begun before, or at 0 if that is
     past its K-th block. ``sliding`` starts over after K blocks of one size, as the release does for groups of layers by
@@ -58,7 +58,7 @@ def place_blocks(
     cursors: dict[int, tuple[int, int]] = {}  # block size -> next block, blocks before starting over
     begun = 0
     for index in by_frequency(shapes):
-        wanted = _wanted(shapes[index], bank, most, stretch)
+        wanted = _wanted(shapes[index], bank, most[index], stretch)
         size = wanted.end
         if size not in cursors:
             first = -(-begun // size)
@@ -73,7 +73,7 @@ def place_blocks(
     return [blocks[index] for index in range(len(shapes))]
 
 
-def cover_bank(shapes: Sequence[tuple[int, ...]], bank: int, most: int, stretch: Stretch) -> list[Block]:
+def cover_bank(shapes: Sequence[tuple[int, ...]], bank: int, most: Sequence[int], stretch: Stretch) -> list[Block]:
     """A placement that leaves no entry unread as long as all blocks together are as long as the bank.
 
     Large blocks are placed first, each where the last one ended; the last one of a round is aligned with the bank's end
@@ -82,7 +82,7 @@ def cover_bank(shapes: Sequence[tuple[int, ...]], bank: int, most: int, stretch:
     Raises:
         TooSmall: if a layer cannot be upsampled from this bank.
     """
-    wanted = [_wanted(shape, bank, most, stretch) for shape in shapes]
+    wanted = [_wanted(shape, bank, limit, stretch) for shape, limit in zip(shapes, most, strict=True)]
     blocks: dict[int, Block] = {}
     cursor = 0
     for index in sorted(range(len(shapes)), key=lambda i: -wanted[i].end):
@@ -92,6 +92,23 @@ def cover_bank(shapes: Sequence[tuple[int, ...]], bank: int, most: int, stretch:
         blocks[index] = _at(wanted[index], start, bank)
         cursor = 0 if start == last else start + size
     return [blocks[index] for index in range(len(shapes))]
+
+
+def fewest_templates(shapes: Sequence[tuple[int, ...]], bank: int, most: int) -> list[int]:
+    """As few templates for each layer as read the whole bank, and at most ``most``.
+
+    As many as the bank could hold whole networks. What is left then is given to as few layers as can be, one template
+    more each: to the smallest that reads all of it, or else to the largest and so on.
+    """
+    sizes = [math.prod(shape) for shape in shapes]
+    base = min(most, max(1, bank // sum(sizes)))
+    counts, left = [base] * len(sizes), bank - base * sum(sizes)
+    rest = sorted(range(len(sizes)), key=lambda i: sizes[i]) if base < most else []
+    while left > 0 and rest:
+        index = rest.pop(next((i for i, layer in enumerate(rest) if sizes[layer] >= left), len(rest) - 1))
+        counts[index] += 1
+        left -= sizes[index]
+    return counts
 
 
 def by_frequency(shapes: Sequence[tuple[int, ...]]) -> list[int]:

@@ -8,13 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from npasbench.errors import BudgetTooSmall
 from npasbench.sharing.layers import LayerSpec
 from npasbench.sharing.placement import Block, Place
 from npasbench.sharing.upsample import TooSmall
 
-_MARGIN = 512
+_MARGIN, _TRIALS = 512, 400
+
+
+class Extras(NamedTuple):
+    """What generating weights costs beside the store: what rises with its size, what falls with it, and the rest."""
+
+    rising: int
+    falling: int
+    other: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.rising + self.falling + self.other
 
 
 @dataclass(frozen=True)
@@ -28,7 +42,7 @@ class Group:
     @property
     def dense(self) -> bool:
         """Whether this is one layer with a weight of its own."""
-        return not self.blocks
+        return len(self.blocks) == 0
 
 
 @dataclass(frozen=True)
@@ -42,7 +56,7 @@ class Division:
 
     order: tuple[tuple[LayerSpec, ...], ...]
     place: Place
-    extras: Callable[[Sequence[Group]], int]
+    extras: Callable[[Sequence[Group]], Extras]
     alone: bool = True
 
     def at(self, parameters: int) -> list[Group]:
@@ -61,22 +75,16 @@ class Division:
         Raises:
             BudgetTooSmall: with the smallest ``available`` that can be met.
         """
-        try:
-            for parameters in range(self._begin(available), 0, -1):
-                groups = self.at(parameters)
-                if self.cost(groups) <= available:
-                    return groups
-        except TooSmall:
-            pass
-        raise BudgetTooSmall(smallest=self.cost(self.at(self.smallest(available))))
-
-    def _begin(self, available: int) -> int:
-        """A store that is surely large enough to begin the search with, without counting down from ``available``.
-
-        Smaller stores have fewer coefficients; only projections may grow, by less than the margin.
-        """
-        below = available - self.extras(self.at(available))
-        return min(available, available - self.extras(self.at(max(1, below))) + _MARGIN) if below > 0 else available
+        least = self.smallest(available)
+        store = available
+        spared = self.extras(self.at(max(least, self._below(available)))).rising if store >= least else 0
+        while store >= least:
+            groups = self.at(store)
+            if self.cost(groups) <= available:
+                return groups
+            # In a smaller store what falls with its size costs no less, and what rises no less than in the smallest.
+            store = min(store - 1, available - self.extras(groups).falling - spared)
+        raise BudgetTooSmall(smallest=self._least_cost(least))
 
     def smallest(self, above: int = 1) -> int:
         """The smallest store with which every layer can be given a weight; found by bisection."""
@@ -90,7 +98,24 @@ class Division:
 
     def cost(self, groups: Sequence[Group]) -> int:
         """All scalars that the weights of these groups are generated from."""
-        return sum(group.bank for group in groups) + self.extras(groups)
+        return sum(group.bank for group in groups) + self.extras(groups).total
+
+    def _below(self, available: int) -> int:
+        """A store that is no larger than the answer can be, where nothing falls with its size; else 0."""
+        extras = self.extras(self.at(available))
+        return 0 if extras.falling else available - extras.rising - 2 * extras.other - _MARGIN
+
+    def _least_cost(self, least: int) -> int:
+        """The least that any store from ``least`` on costs: more of it may need fewer copies, and so cost less."""
+        highest = self.cost(self.at(least))
+        if not self.extras(self.at(least)).falling:
+            return highest
+        step = max(1, (highest - least) // _TRIALS)
+        costs = {store: self.cost(self.at(store)) for store in range(least, highest + step, step)}
+        # Just below a store nothing that falls with the size is cheaper, so at most a step can be saved there.
+        promising = [store for store, cost in costs.items() if cost - step < min(costs.values())]
+        near = {one for store in promising for one in range(max(least, store - step + 1), store + 1)}
+        return min(self.cost(self.at(store)) for store in near)
 
     def _banks(self, parameters: int) -> list[int]:
         sizes = [sum(layer.size for layer in layers) for layers in self.order]

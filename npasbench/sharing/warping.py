@@ -26,12 +26,19 @@ def image_shape(shape: tuple[int, ...], bank: int) -> tuple[int, int]:
     Raises:
         TooSmall: if the bank holds no such image.
     """
-    ratio = math.prod(shape[1:]) / shape[0]
-    height = max(1, math.isqrt(int((bank // TEMPLATES) // ratio)))
-    width = bank // (TEMPLATES * height)
+    height, width = _image(shape, bank)
     if width < 1:
         raise TooSmall(f"a bank of {bank:,} holds no four images for a weight of shape {list(shape)}")
     return height, width
+
+
+def smallest_bank(shapes: Sequence[tuple[int, ...]]) -> int:
+    """The least number of entries that holds four images for each of these shapes."""
+    tallest = max(shape[0] / math.prod(shape[1:]) for shape in shapes)
+    bank = TEMPLATES * max(1, math.floor(tallest))
+    while any(_image(shape, bank)[1] < 1 for shape in shapes):
+        bank += 1
+    return bank
 
 
 class Warp(nn.Module):
@@ -60,6 +67,12 @@ class Warp(nn.Module):
             columns = F.interpolate(mixed.view(-1, 1, width), size=inputs, mode="linear", align_corners=False)
             warped.append(columns.reshape(len(alpha), outputs * inputs))
         return warped
+
+
+def _image(shape: tuple[int, ...], bank: int) -> tuple[int, int]:
+    ratio = math.prod(shape[1:]) / shape[0]
+    height = max(1, math.isqrt(int((bank // TEMPLATES) // ratio)))
+    return height, bank // (TEMPLATES * height)
 
 
 class _ReadRows(torch.autograd.Function):
