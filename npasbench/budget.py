@@ -17,6 +17,7 @@ Accounting = Literal["total", "bank"]
 _WRITTEN = re.compile(r"(?P<number>[0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*(?P<unit>%|x|k|m|b)?", re.IGNORECASE)
 _THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:[,_][0-9]{3})+")
 _UNITS = {"k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
+_MOST_TIMES_DENSE = 1000
 _HOW = "Write a fraction of the dense network (0.1, 0.1x, 10%) or a count from 1000 up (18000000, 18M, 250k)."
 
 
@@ -69,10 +70,19 @@ def canonical(given: str | float) -> str:
 
 
 def resolve(given: str | float, dense: int, accounting: Accounting = "total") -> Budget:
-    """Resolve a written budget against a dense network of ``dense`` parameters; fractions round down."""
+    """Resolve a written budget against a dense network of ``dense`` parameters; fractions round down.
+
+    Raises:
+        UsageError: for what :func:`canonical` refuses, no parameters at all, or more than 1000 times the dense network.
+    """
     text = canonical(given)
     value = Decimal(text)
     parameters = int(value * dense) if value < 1000 else int(value)
     if parameters < 1:
         raise UsageError(f"A budget of {given} of {dense:,} parameters rounds down to none. {_HOW}")
+    if parameters > _MOST_TIMES_DENSE * dense:
+        raise UsageError(
+            f"A budget of {parameters:,} parameters is more than {_MOST_TIMES_DENSE:,} times the dense network of "
+            f"{dense:,}. Give at most {_MOST_TIMES_DENSE * dense:,}. {_HOW}"
+        )
     return Budget(text, parameters, dense, accounting)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
 from npasbench import streams
 from npasbench.data import describe
 from npasbench.errors import BudgetTooSmall, MethodError, NpasbenchError
-from npasbench.measuring.count import count
+from npasbench.explaining import explain
+from npasbench.measuring.count import count, rounding
 from npasbench.method import Findings, Method
 from npasbench.networks import architecture
 from npasbench.plan import RunSpec
@@ -34,7 +37,7 @@ def build(method: Method, problem: Problem, findings: Findings, seed: int) -> nn
     except NpasbenchError:
         raise
     except Exception as error:
-        raise MethodError(f"{method.name}.build raised {type(error).__name__}: {error}.") from error
+        raise MethodError(f"{method.name}.build raised {explain(error, type(method))}.") from error
     if not isinstance(network, nn.Module):
         raise MethodError(f"{method.name}.build returned {type(network).__name__}; a torch.nn.Module is expected.")
     return network
@@ -45,6 +48,7 @@ def audited(method: Method, problem: Problem, findings: Findings, seed: int) -> 
 
     Raises:
         BudgetTooSmall: naming the smallest number of parameters that the method can be built with.
+        MethodError: if the method builds the same number of parameters whatever its budget, and that is too many.
     """
     try:
         network = build(method, problem, findings, seed)
@@ -53,6 +57,7 @@ def audited(method: Method, problem: Problem, findings: Findings, seed: int) -> 
         smallest = error.smallest or smallest_buildable(method, problem, findings, seed)
         raise BudgetTooSmall(_sentence(method, problem, smallest), smallest=smallest) from None
     if final > problem.budget.parameters:
+        _must_follow(method, problem, findings, seed, built=final)
         smallest = smallest_buildable(method, problem, findings, seed)
         raise BudgetTooSmall(_sentence(method, problem, smallest, built=final), smallest=smallest)
     return network
@@ -62,15 +67,10 @@ def smallest_buildable(method: Method, problem: Problem, findings: Findings, see
     """The least budget at which the method builds a network within it, by bisection up to four times the dense count."""
 
     def fits(parameters: int) -> bool:
-        from dataclasses import replace
+        size = _built_at(parameters, method, problem, findings, seed)
+        return size is not None and size <= parameters
 
-        smaller = replace(problem, budget=replace(problem.budget, parameters=parameters))
-        try:
-            return _held_against(method, build(method, smaller, findings, seed), smaller) <= parameters
-        except NpasbenchError:
-            return False
-
-    low, high = problem.budget.parameters, 4 * max(problem.budget.dense, problem.budget.parameters)
+    low, high = problem.budget.parameters, _plenty(problem)
     if not fits(high):
         return None
     while high - low > max(1, low // 1_000_000):
@@ -79,10 +79,35 @@ def smallest_buildable(method: Method, problem: Problem, findings: Findings, see
     return high
 
 
+def _must_follow(method: Method, problem: Problem, findings: Findings, seed: int, built: int) -> None:
+    """Refuse a method that has built too much and builds as much when it is given plenty."""
+    plenty = _plenty(problem)
+    if _built_at(plenty, method, problem, findings, seed) == built:
+        raise MethodError(
+            f"{method.name} was given a budget of {problem.budget.parameters:,} parameters and built {built:,}, and builds "
+            f"{built:,} for a budget of {plenty:,} too: it does not follow its budget. Build from the parameters that are "
+            "given, or raise BudgetTooSmall with the smallest number where they are too few."
+        )
+
+
+def _plenty(problem: Problem) -> int:
+    """More than any method needs that can be built at all."""
+    return 4 * max(problem.budget.dense, problem.budget.parameters)
+
+
+def _built_at(parameters: int, method: Method, problem: Problem, findings: Findings, seed: int) -> int | None:
+    """What the method builds within another budget, as the budget counts it; None if it cannot."""
+    other = replace(problem, budget=replace(problem.budget, parameters=parameters))
+    try:
+        return _held_against(method, build(method, other, findings, seed), other)
+    except NpasbenchError:
+        return None
+
+
 def _held_against(method: Method, network: nn.Module, problem: Problem) -> int:
     """The count that the budget limits: all trained scalars at the end, or only the bank's under bank accounting."""
     if problem.budget.accounting == "bank":
-        return count(network, masks=method.structure(network).masks).bank_params
+        return count(network, masks=method.structure(network).masks).bank_params - rounding(network, "bank")
     return method.final_count(network)
 
 

@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from npasbench.brief_training import BriefSearch, Enough, OneEpoch, Quiet
 from npasbench.budget import resolve
 from npasbench.building import audited, build
 from npasbench.card import Card
 from npasbench.data import DataSet, describe, load
 from npasbench.data.batches import Batches
 from npasbench.errors import BudgetTooSmall
+from npasbench.explaining import explain
 from npasbench.measuring.count import count
 from npasbench.measuring.model_file import read_model, write_model
 from npasbench.method import Batch, Findings, Method
@@ -29,7 +31,7 @@ from npasbench.plan import dense_parameters
 from npasbench.problem import Problem
 from npasbench.registry import Registry, create
 from npasbench.sharing_call import export
-from npasbench.training.loop import EpochRow, Training
+from npasbench.training.loop import Training
 
 SEED = 1000
 _SMALL_BATCH = 10  # so that one epoch of the small task has steps enough to learn something
@@ -67,45 +69,11 @@ def check_method(
             *verdicts,
             Verdict("can be built at one of the task's budgets", False, "no budget of the task suits it"),
         ]
-    return [*verdicts, *(_verdict(check_name, check) for check_name, check in case.checks())]
-
-
-def _verdict(name: str, check: Callable[[], str]) -> Verdict:
-    try:
-        detail = check()
-    except _Wrong as error:
-        return Verdict(name, False, str(error))
-    except Exception as error:
-        return Verdict(name, False, f"{type(error).__name__}: {error}")
-    return Verdict(name, True, detail)
+    return [*verdicts, *(case.verdict(check_name, check) for check_name, check in case.checks())]
 
 
 class _Wrong(Exception):
     """A check found something wrong."""
-
-
-class _Quiet:
-    """An observer that only notes the losses."""
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-
-    def after_step(self, training: Training) -> None:
-        pass
-
-    def after_epoch(self, training: Training, row: EpochRow) -> None:  # noqa: ARG002
-        self.losses.append(row.loss)
-
-
-class _Enough(Exception):
-    """Training went as far as a check needs."""
-
-
-class _OneEpoch(_Quiet):
-    """Ends a training after its first epoch."""
-
-    def after_epoch(self, training: Training, row: EpochRow) -> None:  # noqa: ARG002
-        raise _Enough
 
 
 class _Case:
@@ -115,6 +83,7 @@ class _Case:
         self.method, self.card = method, card
         self.dense = dense_parameters(card)
         self.buildable: Problem | None = None
+        self._found: dict[str, Findings] = {}
 
     @cached_property
     def data(self) -> DataSet:
@@ -132,20 +101,38 @@ class _Case:
             reason = self.method.skip(problem)
             if reason:
                 return Verdict(name, True, f"skipped: {reason}")
-            network = audited(self.method, problem, Findings(), SEED)
+            network = audited(self.method, problem, self.findings(problem), SEED)
             final = self.method.final_count(network)
         except BudgetTooSmall as error:
             return Verdict(name, error.smallest is not None, f"refused: {error}")
         except Exception as error:
-            return Verdict(name, False, f"{type(error).__name__}: {error}")
+            return Verdict(name, False, explain(error, type(self.method)))
         if self.buildable is None or problem.budget.fraction <= 1:
             self.buildable = problem
         used = final / problem.budget.parameters
         return Verdict(name, True, f"built, {final:,} parameters ({used:.1%} of the budget)")
 
+    def findings(self, problem: Problem) -> Findings:
+        """What a search finds in one epoch a stage; nothing where the method needs none."""
+        if not self.method.needs_search():
+            return Findings()
+        text = problem.budget.text
+        if text not in self._found:
+            self._found[text] = self.method.search(problem, BriefSearch(SEED, self.training))
+        return self._found[text]
+
+    def verdict(self, name: str, check: Callable[[], str]) -> Verdict:
+        try:
+            detail = check()
+        except _Wrong as error:
+            return Verdict(name, False, str(error))
+        except Exception as error:
+            return Verdict(name, False, explain(error, type(self.method)))
+        return Verdict(name, True, detail)
+
     def checks(self) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "logits have the right shape and are finite", self._logits
-        yield "gradients reach everything that is counted", self._gradients
+        yield "gradients reach every parameter tensor", self._gradients
         yield "the same seed gives the same network", self._seeds
         yield "saved and loaded, it gives the same output", self._save_and_load
         yield "a deep copy is independent and gives the same output", self._deep_copy
@@ -156,7 +143,7 @@ class _Case:
     def network(self, seed: int = SEED) -> nn.Module:
         if self.buildable is None:
             raise _Wrong("it was not built at any budget")
-        return build(self.method, self.buildable, Findings(), seed)
+        return build(self.method, self.buildable, self.findings(self.buildable), seed)
 
     def training(self, network: nn.Module, epochs: int = 1, batch_size: int | None = None) -> Training:
         changes = {"epochs": epochs, "batch_size": batch_size or self.card.recipe.batch_size}
@@ -187,9 +174,10 @@ class _Case:
                 reached[name] |= parameter.grad != 0
         never = [name for name, seen in reached.items() if not bool(seen.any())]
         if never:
-            raise _Wrong(f"no gradient reaches {', '.join(never[:5])}")
+            raise _Wrong(f"no gradient reaches {', '.join(never[:5])}, which is counted all the same")
         share = sum(int(seen.sum()) for seen in reached.values()) / sum(seen.numel() for seen in reached.values())
-        return f"{share:.1%} of the entries in one epoch"
+        left = "" if share == 1 else "; entries that none ever reaches count as dead in a run's certificate"
+        return f"in one epoch they reach {share:.1%} of what is counted{left}"
 
     def _seeds(self) -> str:
         first, again, other = self.network(), self.network(), self.network(SEED + 1)
@@ -245,8 +233,8 @@ class _Case:
     def _learns(self) -> str:
         network = self.network()
         before = self._training_loss(network)
-        with contextlib.suppress(_Enough):
-            self.training(network, self.card.recipe.epochs, _SMALL_BATCH).run(_OneEpoch())
+        with contextlib.suppress(Enough):
+            self.training(network, self.card.recipe.epochs, _SMALL_BATCH).run(OneEpoch())
         after = self._training_loss(network)
         if not after < before:
             raise _Wrong(f"the training loss went from {before:.4f} to {after:.4f}")
@@ -262,7 +250,7 @@ class _Case:
 
     def _trained(self) -> nn.Module:
         network = self.network()
-        self.training(network).run(_Quiet())
+        self.training(network).run(Quiet())
         return network
 
     def _output(self, network: nn.Module) -> Tensor:

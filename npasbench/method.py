@@ -195,7 +195,7 @@ class Method(abc.ABC):
         """What ``npasbench inspect`` shows beside the counts, as JSON: by default each shared layer with what it is given."""
         generator = getattr(network, "generator", None)
         given = generator.allocation() if isinstance(generator, WeightGenerator) else {}
-        layers: Sequence[LayerSpec] = getattr(network, "layers", ())
+        layers = network.layers if isinstance(network, SharedNetwork) else ()
         return {
             "layers": [
                 {

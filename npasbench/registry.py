@@ -2,7 +2,7 @@
 
 Entry-point groups: ``npasbench.methods`` (a :class:`~npasbench.method.Method` class each) and ``npasbench.tasks`` (a
 package that holds cards ``*.toml`` and ``suites/*.toml``). A plugin that fails to import is named with its error when
-it is asked for, and stops nobody else.
+it is asked for, and stops nobody else. No plugin replaces a method: a name has one owner.
 """
 
 from __future__ import annotations
@@ -67,24 +67,36 @@ class Registry:
     """All methods, cards and suites that can be named, given the ``--plugin`` files or modules of this call."""
 
     def __init__(self, plugins: Sequence[str] = ()) -> None:
-        self.plugins = tuple(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins)
-        self._broken: list[PluginError] = []
+        named = (str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins)
+        self.plugins = tuple(dict.fromkeys(named))
 
     @cached_property
     def sources(self) -> dict[str, Source]:
-        """Every method by name; a ``--plugin`` wins over an installed entry point of the same name.
+        """Every method by name. A plugin that cannot be imported is warned of, with its error, and stops nobody else.
 
-        A plugin that cannot be imported is warned of, with its error, and stops nobody else.
+        Raises:
+            UsageError: if a plugin is not there, or names a method as another is named already.
         """
-        installed = {e.name: Source(e.name, _origin(e), entry_point=e) for e in entry_points(group=METHODS)}
-        plugged: dict[str, Source] = {}
+        found, broken = self._found
+        for error in broken:
+            warnings.warn(str(error), PluginWarning, stacklevel=2)
+        return found
+
+    @cached_property
+    def _found(self) -> tuple[dict[str, Source], list[PluginError]]:
+        """Every method by name, and what is wrong with plugins that cannot be imported."""
+        found, broken = _installed(), []
         for plugin in self.plugins:
             try:
-                plugged |= _plugged(plugin)
+                plugged = _plugged(plugin)
             except PluginError as error:
-                self._broken.append(error)
-                warnings.warn(str(error), PluginWarning, stacklevel=2)
-        return dict(sorted({**installed, **plugged}.items()))
+                broken.append(error)
+                continue
+            for source in plugged:
+                if source.name in found:
+                    raise UsageError(_taken(source, found[source.name]))
+                found[source.name] = source
+        return dict(sorted(found.items())), broken
 
     def method(self, name: str) -> type[Method]:
         """The class of a method.
@@ -92,9 +104,11 @@ class Registry:
         Raises:
             UnknownName: with the nearest names.
             PluginError: if its plugin cannot be imported.
+            UsageError: if a plugin is not there, or names a method as another is named already.
         """
-        if name not in self.sources and self._broken:
-            raise self._broken[0]
+        found, broken = self._found
+        if name not in found and broken:
+            raise broken[0]
         if name not in self.sources:
             raise UnknownName("method", name, self.sources, "A method of your own is named with --plugin FILE.py.")
         return self.sources[name].load()
@@ -168,16 +182,30 @@ def source_hash(method: type[Method]) -> str | None:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).exists() else None
 
 
-def _plugged(plugin: str) -> dict[str, Source]:
+def _installed() -> dict[str, Source]:
+    """The method of every entry point; of several with one name npasbench's own, else the first, stays."""
+    found: dict[str, Source] = {}
+    for entry in sorted(entry_points(group=METHODS), key=lambda e: e.dist is None or e.dist.name != "npasbench"):
+        if entry.name not in found:
+            found[entry.name] = Source(entry.name, _origin(entry), entry_point=entry)
+            continue
+        warnings.warn(
+            f"Method '{entry.name}' of {_origin(entry)} is left out: {found[entry.name].origin} has a method of that name.",
+            PluginWarning,
+            stacklevel=2,
+        )
+    return found
+
+
+def _plugged(plugin: str) -> list[Source]:
     """The methods that a plugin file or module defines."""
     from npasbench.method import Method
 
     module = _import(plugin)
     methods = [
         value
-        for value in vars(module).values()
-        if inspect.isclass(value)
-        and issubclass(value, Method)
+        for value in dict.fromkeys(v for v in vars(module).values() if inspect.isclass(v))
+        if issubclass(value, Method)
         and not inspect.isabstract(value)
         and f"{value.__module__}.".startswith(f"{module.__name__}.")
     ]
@@ -185,13 +213,22 @@ def _plugged(plugin: str) -> dict[str, Source]:
         raise PluginError(
             f"Plugin '{plugin}' defines no method. It needs a class derived from npasbench.api.SharingMethod or Method."
         )
-    return {method.name: Source(method.name, plugin, method=method) for method in methods}
+    return [Source(method.name, plugin, method=method) for method in methods]
+
+
+def _taken(source: Source, owner: Source) -> str:
+    who = source.method.__name__ if source.method else source.name
+    return (
+        f"Plugin '{source.origin}' names its class {who} '{source.name}', but that is the name of a method of "
+        f"{owner.origin}. Rename it: write name = 'my-{source.name}' in the class; or leave --plugin out, if the method "
+        "that is there already is the one you mean."
+    )
 
 
 def _import(plugin: str) -> ModuleType:
     try:
         if not plugin.endswith(".py"):
-            return importlib.import_module(plugin)
+            return _import_module(plugin)
         if not Path(plugin).is_file():
             raise UsageError(f"There is no plugin file {plugin}. Name an existing .py file, or an importable module.")
         name = "npasbench_plugin_" + hashlib.sha256(plugin.encode()).hexdigest()[:12]
@@ -212,6 +249,18 @@ def _import(plugin: str) -> ModuleType:
         raise
     except (Exception, SystemExit) as error:
         raise PluginError(f"Plugin '{plugin}' cannot be imported: {_say(error)}.") from error
+
+
+def _import_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        near = f" Did you mean {name}.py?" if Path(f"{name}.py").is_file() else ""
+        raise UsageError(
+            f"There is no plugin module '{name}'.{near} Name an importable module, or an existing .py file."
+        ) from None
 
 
 def _folders(entry_point: EntryPoint) -> list[str]:

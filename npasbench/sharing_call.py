@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from npasbench import budget as budgets
 from npasbench.building import audited
 from npasbench.errors import UsageError
 from npasbench.measuring.count import Count, count
-from npasbench.method import Findings, Method
+from npasbench.method import Findings
 from npasbench.problem import Architecture, Problem
 from npasbench.registry import Registry, create
 
@@ -36,18 +37,20 @@ def share(
     Raises:
         UnknownName: for an unknown method or knob, with the nearest ones.
         BudgetTooSmall: with the smallest budget that the method can meet.
-        UsageError: for a method that needs the harness (a search, or pruning while it trains).
+        UsageError: for a method that needs the harness (a search, or pruning while it trains) or another architecture;
+            for what is no model, has no trained parameters, or is no seed.
     """
     chosen = create(Registry(plugins).method(method), knobs, method)
-    problem = Problem((Architecture.of(model),), budgets.resolve(budget, count(model).total), 0, (), tuple(exclude))
+    problem = _problem(model, budget, exclude)
+    drawn = _whole(seed)
     reason = chosen.skip(problem)
     if reason:
-        raise UsageError(f"{method} cannot share this model: {reason}.")
-    if type(chosen).search is not Method.search:
+        raise UsageError(f"{method} does not apply here: {reason}.")
+    if chosen.needs_search():
         raise UsageError(
             f"{method} searches before it builds; use 'npasbench run', which gives it data to search with."
         )
-    network = audited(chosen, problem, Findings(), seed)
+    network = audited(chosen, problem, Findings(), drawn)
     if count(network).total > problem.budget.parameters:
         raise UsageError(
             f"{method} meets its budget only while it trains; use 'npasbench run', whose loop calls its hooks."
@@ -63,6 +66,33 @@ def export(network: nn.Module) -> nn.Module:
     if not isinstance(plain, nn.Module):
         raise UsageError(f"{type(network).__name__}.export() returned {type(plain).__name__}, not a torch.nn.Module.")
     return plain
+
+
+def _problem(model: nn.Module, budget: str | float, exclude: Sequence[str]) -> Problem:
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"share was given {model!r} ({type(model).__name__}) as its model; a torch.nn.Module is expected, such as "
+            "torchvision.models.resnet18()."
+        )
+    dense = count(model).total
+    if dense == 0:
+        raise UsageError(
+            f"{type(model).__name__} has no trained parameters, so there is nothing to share. Give a model whose "
+            "parameters require gradients."
+        )
+    return Problem((Architecture.of(model),), budgets.resolve(budget, dense), 0, (), tuple(exclude))
+
+
+def _whole(seed: Any) -> int:
+    try:
+        number = -1 if isinstance(seed, bool) else operator.index(seed)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise UsageError(
+            f"share was given {seed!r} ({type(seed).__name__}) as its seed; a whole number from 0 up is expected."
+        )
+    return number
 
 
 __all__ = ["Count", "count", "export", "share"]

@@ -587,3 +587,11 @@ def test_an_exported_pruned_network_is_plain_and_has_zeros():
         int(parameter.count_nonzero()) for name, parameter in plain.named_parameters() if name.endswith("weight")
     )
     assert nonzero <= 7756
+
+
+def test_a_plain_network_with_layers_of_its_own_has_no_allocation():
+    problem = Problem(
+        (architecture("row-transformer", classes=10, input_shape=(1, 8, 8)),), resolve("1", 135_754), 10, (1, 8, 8)
+    )
+    method = create(Registry().method("dense"), {}, "dense")
+    assert method.allocation(build(method, problem, Findings(), 0)) == {"layers": []}

@@ -111,6 +111,24 @@ def test_a_thousand_times_dense_and_more_is_refused(written: str):
         canonical(written)
 
 
+@pytest.mark.parametrize("written", ["1000000000001", "1001B", "1e13", "1" + "0" * 40, "1e400"])
+def test_a_count_above_ten_to_the_twelfth_is_refused(written: str):
+    with pytest.raises(UsageError, match=r"is more than 10\^12 parameters\. Write a fraction"):
+        canonical(written)
+
+
+@pytest.mark.parametrize("written", ["1000000000000", "1000B", "1e12", 10**12])
+def test_a_count_of_ten_to_the_twelfth_is_read(written: str | int):
+    assert canonical(written) == "1000000000000"
+
+
+def test_a_count_above_a_thousand_times_the_dense_network_is_refused_with_both_numbers():
+    said = r"77,562,001 parameters is more than 1,000 times the dense network of 77,562\. Give at most 77,562,000\."
+    with pytest.raises(UsageError, match=said):
+        resolve(1000 * DENSE + 1, DENSE)
+    assert resolve(1000 * DENSE, DENSE).parameters == 77_562_000
+
+
 def test_a_fraction_that_rounds_down_to_nothing_is_refused():
     with pytest.raises(UsageError, match="rounds down to none"):
         resolve("0.0001", 9_999)
@@ -140,5 +158,9 @@ def test_fractions_round_down_exactly(written: str, dense: int):
 
 @given(counts, st.integers(1, 10**11))
 @settings(max_examples=100, deadline=None)
-def test_a_count_is_kept_whatever_the_dense_network(count: int, dense: int):
-    assert resolve(count, dense).parameters == count
+def test_a_count_up_to_a_thousand_times_the_dense_network_is_kept_and_one_above_refused(count: int, dense: int):
+    if count <= 1000 * dense:
+        assert resolve(count, dense).parameters == count
+    else:
+        with pytest.raises(UsageError, match="more than 1,000 times the dense network"):
+            resolve(count, dense)

@@ -58,6 +58,21 @@ def run(*words: str, cwd: Path | None = None) -> tuple[int, str]:
         (["retry", "nowhere"], 2, "There is no folder nowhere"),
         (["export", "nowhere"], 2, "nowhere is not a run directory"),
         (["new-method", "My Idea"], 2, "cannot name a method"),
+        (["new-method", "narrow"], 2, "it is the name of a method of npasbench"),
+        (["new-method", "class"], 2, "class is a word of Python itself. Choose another, such as my-class."),
+        (["new-method", "none"], 2, "None is a word of Python itself"),
+        (["new-method", "json"], 2, "json.py would hide Python's own module json"),
+        (["new-method", "torch"], 2, "torch.py would hide the installed module torch"),
+        (["new-method", "one-vector"], 2, "its class would be OneVector, which its file has another use for"),
+        (["plan", "digits15", "--label", "mine"], 2, "--method, --label and --set belong to a task"),
+        (["list", "--plugin", "nope.mod"], 2, "There is no plugin module 'nope.mod'"),
+        (["list", "--plugin", "nope.py"], 2, "There is no plugin file"),
+        (["run", "digits15-wrn-10-1", "--method", "roast", "--budget", "2000B"], 2, "is more than 10^12 parameters"),
+        (["plan", "digits15-wrn-10-1", "--method", "roast", "--budget", "99M"], 2, "more than 1,000 times the dense"),
+        (["run", "digits15-wrn-10-1", "--method", "roast", "--seeds", "3-1"], 2, "'3-1' is reversed. Write 1-3."),
+        (["run", "digits15", "--device", "gpu"], 2, "There is no device 'gpu' here. Name one of these: cpu"),
+        (["run", "digits15", "--device", "cuda:99"], 2, "There is no device 'cuda:99' here. Name one of these: cpu"),
+        (["run", "digits15", "--device", "meta"], 2, "There is no device 'meta' here"),
         (["check", "rost"], 2, "Did you mean 'roast'?"),
         (["stauts"], 2, "Did you mean 'status'"),
     ],
@@ -65,6 +80,72 @@ def run(*words: str, cwd: Path | None = None) -> tuple[int, str]:
 def test_wrong_input_gets_a_sentence_and_the_right_exit_code(words: list[str], code: int, said: str) -> None:
     assert call(*words)[0] == code
     assert said in call(*words)[1]
+
+
+@pytest.mark.parametrize("verb", ["run", "plan"])
+def test_a_folder_of_runs_that_is_a_file_is_told_before_anything_starts(verb: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, said = call(verb, "digits15-wrn-10-1", "--method", "roast", "--runs", str(tmp_path / "file"))
+    assert (code, said) == (
+        2,
+        f"--runs was given {tmp_path / 'file'}, which is a file. Name a folder; it is made if it is not there.",
+    )
+
+
+def test_plan_shows_runs_under_their_label() -> None:
+    code, said = call("plan", "digits15-wrn-10-1", "--method", "roast", "--label", "mine", "--budget", "0.1")
+    assert code == 0
+    assert "digits15-wrn-10-1  mine" in said
+
+
+ONE_RUN = ("run", "digits15-wrn-10-1", "--method", "shallow", "--budget", "0.1", "--seeds", "0-2", "--device", "cpu")
+
+
+def test_a_plugin_that_names_its_method_as_an_installed_one_exits_2_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from npasbench.baselines.roast import Roast\nclass Narrow(Roast):\n    pass\n")
+    code, said = run(*ONE_RUN, "--plugin", "mine.py", cwd=tmp_path)
+    assert code == 2
+    assert said.count("\n") == 1
+    assert "names its class Narrow 'narrow', but that is the name of a method of npasbench" in said
+
+
+def test_a_plugin_module_that_is_not_there_exits_2_in_one_sentence(tmp_path: Path) -> None:
+    code, said = run(*ONE_RUN, "--plugin", "nope.mod", cwd=tmp_path)
+    assert (code, said) == (
+        2,
+        "npasbench: There is no plugin module 'nope.mod'. Name an importable module, or an existing .py file.\n",
+    )
+
+
+def test_runs_that_cannot_be_written_are_told_once_as_blocked(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, said = run(*ONE_RUN, "--runs", "file/runs", cwd=tmp_path)
+    assert code == 1
+    assert said.count("blocked") == 1
+    assert "3 runs blocked: file/runs/" in said
+    assert "cannot be written: Not a directory" in said
+    assert "held by other workers" not in said
+    assert "Show them" not in said
+
+
+def test_nothing_is_shown_where_nothing_is_done(tmp_path: Path) -> None:
+    code, said = run(*ONE_RUN, cwd=tmp_path)
+    assert (code, "3 runs: 3 skipped." in said, "Show them" in said) == (0, True, False)
+
+
+@pytest.mark.slow
+def test_a_corrupt_result_is_named_with_what_is_wrong_and_the_cure_and_retry_sets_it_aside(tmp_path: Path) -> None:
+    run(*ONE_RUN, cwd=tmp_path)
+    result = next(tmp_path.glob("runs/*/shallow/0.1/seed1-*/result.json"))
+    result.write_text('{"schema": 1, "state": "skip')
+    code, said = run(*ONE_RUN, cwd=tmp_path)
+    assert code == 1
+    assert f"corrupt: {result.relative_to(tmp_path)} cannot be read: Unterminated string" in said
+    assert "do it again with: npasbench retry runs" in said
+    code, said = run("retry", "runs", "--device", "cpu", cwd=tmp_path)
+    assert (code, "1 run: 1 skipped." in said) == (0, True)
+    assert result.with_name("result.previous.json").read_text() == '{"schema": 1, "state": "skip'
+    assert json.loads(result.read_text())["state"] == "skipped"
 
 
 def test_a_mistake_on_the_real_command_line_prints_no_traceback() -> None:
@@ -218,6 +299,11 @@ def test_two_runs_of_one_suite_at_the_same_time_do_nothing_twice(
     assert [log.count("claimed by process") for log in logs] == [1] * 6
 
 
+def test_a_new_method_of_single_letters_is_checked_under_its_name(tmp_path: Path) -> None:
+    assert run("new-method", "a-b-2", cwd=tmp_path)[0] == 0
+    assert json.loads(call("show", "a-b-2", "--plugin", str(tmp_path / "a_b_2.py"), "--json")[1])["method"] == "a-b-2"
+
+
 @pytest.mark.slow
 def test_a_new_method_works_from_the_start(tmp_path: Path) -> None:
     code, said = run("new-method", "my-idea", cwd=tmp_path)
@@ -225,11 +311,28 @@ def test_a_new_method_works_from_the_start(tmp_path: Path) -> None:
     assert len([line for line in (tmp_path / "my_idea.py").read_text().splitlines() if line.strip()]) <= 36
     code, said = run("check", "my-idea", "--plugin", "my_idea.py", cwd=tmp_path)
     assert (code, said.strip().endswith("my-idea keeps the contract.")) == (0, True)
+    assert "gradients reach every parameter tensor: in one epoch they reach" in said
     tested = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "test_my_idea.py", "-p", "no:cacheprovider"], cwd=tmp_path, check=False
     )
     assert tested.returncode == 0
     assert run("new-method", "my-idea", cwd=tmp_path)[0] == 2
+
+
+@pytest.mark.slow
+def test_check_names_a_parameter_that_no_gradient_reaches(tmp_path: Path) -> None:
+    (tmp_path / "idle.py").write_text(
+        "import torch\n"
+        "from npasbench.baselines.roast import Roast\n"
+        "class Idle(Roast):\n"
+        "    def generator(self, layers, parameters, rng):\n"
+        "        made = super().generator(layers, parameters - 1, rng)\n"
+        "        made.idle = torch.nn.Parameter(torch.zeros(1))\n"
+        "        return made\n"
+    )
+    code, said = call("check", "idle", "--plugin", str(tmp_path / "idle.py"))
+    assert code == 1
+    assert "reach every parameter tensor: no gradient reaches generator.idle, which is counted all the same" in said
 
 
 @pytest.mark.slow
@@ -239,6 +342,7 @@ def test_a_new_method_works_from_the_start(tmp_path: Path) -> None:
         ("return {}", "must return exactly one weight for each layer; missing: stem.weight"),
         ("return {**out, 'foo': self.bank}", "unknown: foo"),
         ("return {n: w[:1] for n, w in out.items()}", "for 'stem.weight', which needs [16, 1, 3, 3]"),
+        ("return out['nothing']", "raised KeyError: 'nothing' in wrong.py:5 (forward)"),
         ("return {n: w * float('nan') for n, w in out.items()}", "returned NaN or infinite values for 'stem.weight'"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -144,10 +145,37 @@ def test_a_plugin_may_choose_its_methods_name_and_bring_several(tmp_path: Path):
     assert {"one-value", "chosen"} <= set(Registry([path]).sources)
 
 
-def test_a_plugin_wins_over_an_installed_method_of_its_name(tmp_path: Path):
-    path = plugin(tmp_path, METHOD.replace("class OneValue(", "class Roast("))
-    assert Registry([path]).method("roast").__module__ != "npasbench.baselines.roast"
-    assert Registry().method("roast").__module__ == "npasbench.baselines.roast"
+@pytest.mark.parametrize("asked", ["narrow", "dense", "no-such-method"])
+def test_a_plugin_that_names_its_method_as_an_installed_one_is_refused_whatever_is_asked_for(
+    tmp_path: Path, asked: str
+):
+    path = plugin(tmp_path, METHOD.replace("class OneValue(", "class Narrow("))
+    said = (
+        f"Plugin '{path}' names its class Narrow 'narrow', but that is the name of a method of npasbench 0.1.0, "
+        "npasbench.baselines.narrow:Narrow. Rename it: write name = 'my-narrow' in the class"
+    )
+    with pytest.raises(UsageError, match=re.escape(said)):
+        Registry([path]).method(asked)
+    assert Registry().method("narrow").__module__ == "npasbench.baselines.narrow"
+
+
+def test_two_plugins_with_methods_of_one_name_are_refused(tmp_path: Path):
+    one, other = plugin(tmp_path, METHOD, "one.py"), plugin(tmp_path, METHOD, "other.py")
+    with pytest.raises(UsageError, match=re.escape(f"Plugin '{other}' names its class OneValue 'one-value'") + ".*one"):
+        Registry([one, other]).method("one-value")
+
+
+def test_two_methods_of_one_name_in_one_plugin_are_refused(tmp_path: Path):
+    path = plugin(tmp_path, METHOD + "\nclass Second(OneValue):\n    name = 'one-value'\n")
+    with pytest.raises(UsageError, match="names its class Second 'one-value'"):
+        Registry([path]).method("one-value")
+
+
+def test_a_plugin_that_is_given_twice_or_names_its_class_twice_is_one_plugin(tmp_path: Path):
+    path = plugin(tmp_path, METHOD + "\nAlias = OneValue\n")
+    registry = Registry([path, path])
+    assert registry.plugins == (path,)
+    assert registry.method("one-value").__name__ == "OneValue"
 
 
 def test_methods_that_a_plugin_only_imports_are_not_its_own(tmp_path: Path):
@@ -178,10 +206,7 @@ def test_a_broken_plugin_file_leaves_nothing_behind_for_the_next_call(tmp_path: 
     before = set(sys.modules)
     path = plugin(tmp_path, METHOD + "\nraise ValueError('late')")
     for _ in range(2):
-        with (
-            pytest.warns(PluginWarning, match="ValueError: late"),
-            pytest.raises(PluginError, match="ValueError: late"),
-        ):
+        with pytest.raises(PluginError, match="ValueError: late"):
             Registry([path]).method("one-value")
     assert not {name for name in set(sys.modules) - before if name.startswith("npasbench_plugin")}
     assert Registry().method("dense").name == "dense"
@@ -192,9 +217,33 @@ def test_a_plugin_file_that_is_not_there_is_told_in_a_sentence(tmp_path: Path):
         Registry([str(tmp_path / "nothing.py")]).method("dense")
 
 
-def test_a_plugin_module_that_is_not_there_is_named_with_its_error():
-    with pytest.warns(PluginWarning, match=r"Plugin 'no_such_module' cannot be imported: ModuleNotFoundError"):
-        Registry(["no_such_module"]).method("dense")
+def test_a_broken_plugin_is_told_once_where_what_is_asked_for_is_not_there(tmp_path: Path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(PluginError, match="ZeroDivisionError"):
+            Registry([plugin(tmp_path, "1 / 0")]).method("theirs")
+
+
+@pytest.mark.parametrize("name", ["no_such_module", "no_such_package.module", "json.no_such_part", "some/where"])
+def test_a_plugin_module_that_is_not_there_is_told_in_a_sentence(name: str):
+    with pytest.raises(UsageError, match=rf"^There is no plugin module '{name}'\. Name an importable module"):
+        Registry([name]).method("dense")
+
+
+def test_a_plugin_file_that_is_named_without_its_ending_is_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    plugin(tmp_path, METHOD, "forgot_the_ending.py")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"Did you mean forgot_the_ending\.py\?"):
+        Registry(["forgot_the_ending"]).method("dense")
+
+
+def test_a_plugin_module_that_needs_a_missing_one_is_named_with_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plugin(tmp_path, "import not_there_at_all", "needs_another.py")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(PluginError, match="'needs_another' cannot be imported: ModuleNotFoundError"):
+        Registry(["needs_another"]).method("theirs")
 
 
 def test_a_plugin_without_a_method_is_told_what_it_needs(tmp_path: Path):
@@ -230,6 +279,15 @@ def test_installed_plugins_are_not_imported_before_they_are_asked_for(install):
     assert "lazily_imported" not in sys.modules
     registry.method("lazy")
     assert "lazily_imported" in sys.modules
+
+
+def test_an_installed_plugin_does_not_replace_a_method_of_npasbench_and_is_warned_about(install):
+    install("their-methods", "[npasbench.methods]\nnarrow = their_narrow:OneValue\n", their_narrow=METHOD)
+    said = (
+        r"Method 'narrow' of their-methods 1\.2, their_narrow:OneValue is left out: npasbench 0\.1\.0, .* of that name"
+    )
+    with pytest.warns(PluginWarning, match=said):
+        assert Registry().method("narrow").__module__ == "npasbench.baselines.narrow"
 
 
 @pytest.mark.parametrize("thing", ["x = 1", "def x(): pass", "class x: pass"])

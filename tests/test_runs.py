@@ -140,6 +140,50 @@ def test_a_failing_run_stops_no_other_and_keeps_its_traceback(
     assert do(specs, tmp_path / "runs") == []
 
 
+MISFIT = """
+import torch
+from npasbench.baselines.roast import Roast
+class Misfit(Roast):
+    def after_step(self, network, progress):
+        torch.nn.Linear(2, 2).load_state_dict({"weight": torch.zeros(3)})
+"""
+
+
+def test_an_error_of_torch_is_told_in_one_line_at_the_line_of_the_method_that_led_to_it(
+    plan: Callable[..., list[RunSpec]], tmp_path: Path
+) -> None:
+    plugin = tmp_path / "misfit.py"
+    plugin.write_text(MISFIT)
+    (spec,) = plan("misfit", plugins=(str(plugin),))
+    assert ends(do([spec], tmp_path)) == ["failed"]
+    failure = RunDirectory.of(tmp_path, spec).failure()
+    assert failure["error"] == (
+        "Method 'misfit' raised RuntimeError: Error(s) in loading state_dict for Linear in misfit.py:6 (after_step)."
+    )
+    assert 'Missing key(s) in state_dict: "bias"' in failure["traceback"]
+
+
+STUBBORN = """
+from npasbench.baselines.roast import Roast
+class Stubborn(Roast):
+    def generator(self, layers, parameters, rng):
+        return super().generator(layers, 40_000, rng)
+"""
+
+
+def test_a_method_that_builds_the_same_whatever_its_budget_fails_and_is_not_refused(
+    plan: Callable[..., list[RunSpec]], tmp_path: Path
+) -> None:
+    plugin = tmp_path / "stubborn.py"
+    plugin.write_text(STUBBORN)
+    (spec,) = plan("stubborn", plugins=(str(plugin),))
+    assert ends(do([spec], tmp_path)) == ["failed"]
+    assert (
+        "stubborn was given a budget of 7,756 parameters and built"
+        in RunDirectory.of(tmp_path, spec).failure()["error"]
+    )
+
+
 PRUNES_LATE = """
 from npasbench.api import *
 class Late(Method):

@@ -5,6 +5,7 @@ import io
 import pickle
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -491,8 +492,15 @@ def test_exporting_leaves_the_network_in_its_mode_and_shares_no_memory():
         (lambda w: {**w, "6.weight": w["6.weight"] * torch.nan}, r"NaN or infinite values for '6\.weight'"),
         (lambda w: {**w, "6.weight": w["6.weight"] / 0}, r"NaN or infinite values for '6\.weight'"),
         (lambda w: list(w.values()), r"must return a dict of weights by layer name, not list"),
+        (
+            lambda w: {**w, "6.weight": w["6.weight"].double()},
+            r"returned float64 for '6\.weight', which needs float32, the dtype of the generator's parameters",
+        ),
+        (lambda w: {**w, "6.weight": w["6.weight"].half()}, r"returned float16 for '6\.weight', which needs float32"),
+        (lambda w: {**w, "6.weight": w["6.weight"].long()}, r"returned int64 for '6\.weight', which needs float32"),
+        (lambda w: {**w, "6.weight": 0.0}, r"returned float for '6\.weight', not a tensor"),
     ],
-    ids=["shape", "flat", "missing", "unknown", "nan", "infinite", "list"],
+    ids=["shape", "flat", "missing", "unknown", "nan", "infinite", "list", "double", "half", "integer", "number"],
 )
 def test_a_generator_that_returns_something_wrong_is_named_with_what(spoil, said: str):
     with pytest.raises(MethodError, match=rf"The generator Counting .*{said}"):
@@ -507,8 +515,44 @@ def test_a_method_whose_generator_raises_is_named_with_its_error(tmp_path):
         "    def generator(self, layers, parameters, rng):\n"
         "        return {}['nothing']\n"
     )
-    with pytest.raises(MethodError, match=r"raises\.build raised KeyError: 'nothing'"):
+    with pytest.raises(
+        MethodError, match=r"^raises\.build raised KeyError: 'nothing' in raises\.py:4 \(generator\)\.$"
+    ):
         npasbench.share(convolutional(), "raises", budget=0.5, plugins=[str(plugin)])
+
+
+def test_an_error_of_torch_in_build_is_told_in_one_line_at_the_line_of_the_method_that_led_to_it(tmp_path):
+    plugin = tmp_path / "misfit.py"
+    plugin.write_text(
+        "import torch\n"
+        "from npasbench.api import SharingMethod\n"
+        "class Misfit(SharingMethod):\n"
+        "    def generator(self, layers, parameters, rng):\n"
+        "        return torch.nn.Linear(2, 2).load_state_dict({'weight': torch.zeros(3)})\n"
+    )
+    said = r"^misfit\.build raised RuntimeError: Error\(s\) in loading .* Linear in misfit\.py:5 \(generator\)\.$"
+    with pytest.raises(MethodError, match=said):
+        npasbench.share(convolutional(), "misfit", budget=0.5, plugins=[str(plugin)])
+
+
+def test_an_error_in_a_file_beside_the_methods_own_is_placed_there(tmp_path, monkeypatch):
+    (tmp_path / "parts_of_it.py").write_text(
+        "import torch\n"
+        "from npasbench.api import WeightGenerator\n"
+        "class Parts(WeightGenerator):\n"
+        "    def forward(self):\n"
+        "        return torch.zeros(2) @ torch.zeros(3)\n"
+    )
+    (tmp_path / "made_of_parts.py").write_text(
+        "from npasbench.api import SharingMethod\n"
+        "from parts_of_it import Parts\n"
+        "class MadeOfParts(SharingMethod):\n"
+        "    def generator(self, layers, parameters, rng):\n"
+        "        return Parts()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(MethodError, match=r"raised RuntimeError: .* in parts_of_it\.py:5 \(forward\)\.$"):
+        npasbench.share(convolutional(), "made-of-parts", budget=0.5, plugins=["made_of_parts"])
 
 
 # Building within a budget
@@ -546,11 +590,38 @@ def test_a_budget_below_what_cannot_be_shared_is_refused_with_the_smallest_that_
 
 @pytest.mark.parametrize(
     ("method", "said"),
-    [("narrow", "narrow cannot share this model"), ("magnitude", "meets its budget only while it trains")],
+    [
+        ("narrow", r"narrow does not apply here: Sequential has no width setting\."),
+        ("magnitude", "meets its budget only while it trains"),
+    ],
 )
 def test_methods_that_need_the_harness_say_so(method: str, said: str):
     with pytest.raises(UsageError, match=said):
         npasbench.share(convolutional(), method, budget=0.5)
+
+
+@pytest.mark.parametrize("given", ["resnet18", nn.Linear, None, 7, [nn.Linear(2, 2)]])
+def test_what_is_no_model_is_refused_in_a_sentence(given: object):
+    with pytest.raises(UsageError, match=r"share was given .* as its model; a torch\.nn\.Module is expected"):
+        npasbench.share(given, "roast", budget=0.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("model", [nn.ReLU(), nn.Linear(3, 3).requires_grad_(False)])
+def test_a_model_without_trained_parameters_is_refused_in_a_sentence(model: nn.Module):
+    with pytest.raises(UsageError, match=r"has no trained parameters, so there is nothing to share"):
+        npasbench.share(model, "roast", budget=0.5)
+
+
+@pytest.mark.parametrize("seed", ["0", 1.5, None, True, -1, torch.tensor(0.5), torch.tensor([1, 2])])
+def test_what_is_no_seed_is_refused_in_a_sentence(seed: object):
+    with pytest.raises(UsageError, match="as its seed; a whole number from 0 up is expected"):
+        npasbench.share(nn.Linear(9, 9), "roast", budget=0.5, seed=seed)  # type: ignore[arg-type]
+
+
+def test_a_seed_may_come_from_numpy():
+    model = nn.Linear(9, 9)
+    one, other = (npasbench.share(model, "roast", budget=0.5, seed=seed) for seed in (np.int64(3), 3))
+    assert torch.equal(one.generator.bank, other.generator.bank)
 
 
 def test_the_seed_decides_what_is_drawn_and_leaves_the_callers_generator_alone():
@@ -562,6 +633,51 @@ def test_the_seed_decides_what_is_drawn_and_leaves_the_callers_generator_alone()
     again, other = (npasbench.share(model, "roast", budget=0.5, seed=seed) for seed in (1, 2))
     assert torch.equal(one.generator.bank, again.generator.bank)
     assert not torch.equal(one.generator.bank, other.generator.bank)
+
+
+STUBBORN = """
+import torch
+from npasbench.api import BudgetTooSmall, SharingMethod, WeightGenerator
+class Fixed(WeightGenerator):
+    def __init__(self, layers, size):
+        super().__init__()
+        self.layers, self.bank = layers, torch.nn.Parameter(torch.zeros(size))
+    def forward(self):
+        return {layer.name: self.bank[:1].expand(layer.shape) for layer in self.layers}
+class Stubborn(SharingMethod):
+    def generator(self, layers, parameters, rng):
+        return Fixed(layers, 5000)
+class Clumsy(SharingMethod):
+    def generator(self, layers, parameters, rng):
+        return Fixed(layers, max(parameters, 5000))
+class Honest(SharingMethod):
+    def generator(self, layers, parameters, rng):
+        if parameters < 5000:
+            raise BudgetTooSmall(smallest=5000)
+        return Fixed(layers, 5000)
+"""
+
+
+@pytest.fixture
+def stubborn(tmp_path) -> list[str]:
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    return [str(tmp_path / "stubborn.py")]
+
+
+def test_a_method_that_builds_too_much_whatever_its_budget_is_a_mistake_of_the_method(stubborn: list[str]):
+    said = r"^stubborn was given a budget of 1,500 parameters and built 5,005, and builds 5,005 for a budget of 20,\d\d0 too"
+    with pytest.raises(MethodError, match=said):
+        npasbench.share(nn.Linear(1000, 5), "stubborn", budget=1500, plugins=stubborn)
+
+
+@pytest.mark.parametrize(
+    ("method", "built"), [("clumsy", r"1,500 and it built 5,005\."), ("honest", r"1,500\.")], ids=["clumsy", "honest"]
+)
+def test_a_method_that_follows_its_budget_from_some_size_on_is_refused_below(
+    stubborn: list[str], method: str, built: str
+):
+    with pytest.raises(BudgetTooSmall, match=rf"^{method} needs at least 5,005 parameters.*; the budget is {built}$"):
+        npasbench.share(nn.Linear(1000, 5), method, budget=1500, plugins=stubborn)
 
 
 # Ensembles

@@ -49,7 +49,7 @@ class RunDisplay:
             self._bar.update(self._task, completed=self.states.total(), description=_describe(event))
             if state in ("failed", "interrupted") and event.get("reason"):
                 self._bar.console.print(f"{run}: {event['reason']}", markup=False, highlight=False)
-        elif not self.quiet and (state in FINAL or event.get("reason")):
+        elif not self.quiet and state != "blocked" and (state in FINAL or event.get("reason")):
             click.echo(f"[{self.states.total()}/{self.total}] {run}: {_outcome(event)}")
 
     def _make_bar(self) -> Progress:

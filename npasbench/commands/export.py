@@ -12,7 +12,9 @@ from npasbench.errors import UsageError
 @click.command("export")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="The file to write. [default: dense.safetensors in the run's folder]"
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The file to write; its folder is made if it is not there. [default: dense.safetensors in the run's folder]",
 )
 def export(run: Path, out: Path | None) -> None:
     """Write a run's network as a plain state dict of its architecture, in safetensors: no npasbench needed to use it.
@@ -26,7 +28,7 @@ def export(run: Path, out: Path | None) -> None:
     import npasbench
     from npasbench.measuring.count import count
     from npasbench.running.certify import load_trained
-    from npasbench.running.files import atomic
+    from npasbench.running.files import atomic, writing
     from npasbench.running.rundir import RunDirectory
 
     directory = RunDirectory(run)
@@ -38,7 +40,8 @@ def export(run: Path, out: Path | None) -> None:
     _, network, _ = load_trained(directory, spec, torch.device("cpu"))
     plain = npasbench.export(network)
     target = out or run / "dense.safetensors"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with writing(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
     state = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in plain.state_dict().items()

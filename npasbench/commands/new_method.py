@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import keyword
 import re
+import sys
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -10,6 +13,8 @@ from string import Template
 import click
 
 from npasbench.errors import UsageError
+
+_USED_IN_FILE = ("Knobs", "OneVector", "SharingMethod", "WeightGenerator")
 
 
 @click.command("new-method")
@@ -38,6 +43,8 @@ def new_method(name: str, folder: Path) -> None:
     for target in targets:
         if target.exists():
             raise UsageError(f"{target} is there already and is left alone. Choose another name or folder.")
+    if reason := _unfit(name, module):
+        raise UsageError(f"'{name}' cannot name a method: {reason}. Choose another, such as my-{name}.")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for target, template in targets.items():
@@ -45,6 +52,25 @@ def new_method(name: str, folder: Path) -> None:
             target.write_text(Template(text).substitute(words), encoding="utf-8")
             click.echo(f"wrote {target}")
     click.echo(f"Now:  npasbench check {name} --plugin {folder / (module + '.py')}")
+
+
+def _unfit(name: str, module: str) -> str | None:
+    """Why a method, its class or its file cannot have this name, or None."""
+    from npasbench.registry import Registry
+
+    installed = Registry().sources.get(name)
+    if installed:
+        return f"it is the name of a method of {installed.origin}"
+    for word in (module, _class_name(name)):
+        if keyword.iskeyword(word):
+            return f"{word} is a word of Python itself"
+    if _class_name(name) in _USED_IN_FILE:
+        return f"its class would be {_class_name(name)}, which its file has another use for"
+    if module in sys.stdlib_module_names:
+        return f"{module}.py would hide Python's own module {module}"
+    if importlib.util.find_spec(module):
+        return f"{module}.py would hide the installed module {module}"
+    return None
 
 
 def _class_name(name: str) -> str:

@@ -17,8 +17,21 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 plugin_option: Decorator = click.option(
     "--plugin", "plugins", multiple=True, metavar="FILE|MODULE", help="A Python file or module that defines methods."
 )
+
+
+def _folder(ctx: click.Context, parameter: click.Parameter, given: Path) -> Path:  # noqa: ARG001
+    if given.exists() and not given.is_dir():
+        raise UsageError(f"--runs was given {given}, which is a file. Name a folder; it is made if it is not there.")
+    return given
+
+
 runs_option: Decorator = click.option(
-    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The folder of all runs."
+    "--runs",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    callback=_folder,
+    help="The folder of all runs.",
 )
 runs_argument: Decorator = click.argument("runs", type=click.Path(path_type=Path), default=Path("runs"))
 json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -30,6 +43,9 @@ workers_option: Decorator = click.option(
     type=click.IntRange(min=1),
     default=None,
     help="Processes that work at the same time. [default: one a core]",
+)
+label_option: Decorator = click.option(
+    "--label", help="The row's name in tables. [default: the method and the knobs that are set]"
 )
 device_option: Decorator = click.option(
     "--device", default=None, help="cpu, cuda or cuda:N. [default: cuda if there is one]"
@@ -64,16 +80,19 @@ def read_seeds(text: str | None) -> tuple[int, ...]:
     """``0-9,12`` as seeds; nothing for None.
 
     Raises:
-        UsageError: for anything else.
+        UsageError: for anything else, a range that is reversed included.
     """
     if text is None:
         return ()
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if match is None or (match[2] and int(match[2]) < int(match[1])):
+        if match is None:
             raise UsageError(f"'{text}' is not a list of seeds. Write numbers and ranges, such as 0-9 or 0,3,7.")
-        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise UsageError(f"The range of seeds '{part.strip()}' is reversed. Write {last}-{first}.")
+        seeds += range(first, last + 1)
     return tuple(dict.fromkeys(seeds))
 
 

@@ -12,6 +12,7 @@ import click
 from npasbench.commands.options import (
     json_option,
     label_for,
+    label_option,
     plugin_option,
     read_knobs,
     read_seeds,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 @click.command("plan")
 @click.argument("name", metavar="SUITE|TASK")
 @click.option("--method", help="For a task: the method to run on it.")
+@label_option
 @click.option("--budget", "budgets", multiple=True, help="0.1, 10% or 18M; may be repeated.")
 @click.option("--seeds", help="Such as 0-9 or 0,3.")
 @set_option
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 def plan(
     name: str,
     method: str | None,
+    label: str | None,
     budgets: tuple[str, ...],
     seeds: str | None,
     settings: tuple[str, ...],
@@ -50,7 +53,7 @@ def plan(
     Example:  npasbench plan digits15
     """
     knobs = read_knobs(settings)
-    label = label_for(method, knobs) if method else None
+    label = label or (label_for(method, knobs) if method else None)
     specs = plan_runs(name, method, label, knobs, budgets, read_seeds(seeds), plugins)
     cells = _cells(specs, runs)
     stale = _changed_since(specs, runs)

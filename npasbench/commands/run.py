@@ -12,6 +12,7 @@ from npasbench.commands.options import (
     checkpoint_option,
     device_option,
     label_for,
+    label_option,
     plugin_option,
     read_knobs,
     read_seeds,
@@ -20,13 +21,13 @@ from npasbench.commands.options import (
     workers_option,
 )
 from npasbench.commands.planning import plan_runs
-from npasbench.commands.working import INTERRUPTED, do_runs
+from npasbench.commands.working import INTERRUPTED, any_done, do_runs
 
 
 @click.command("run")
 @click.argument("name", metavar="SUITE|TASK")
 @click.option("--method", help="For a task: the method to run on it.")
-@click.option("--label", help="The row's name in tables. [default: the method and the knobs that are set]")
+@label_option
 @click.option("--budget", "budgets", multiple=True, help="0.1, 10% or 18M; may be repeated. [default: the task's]")
 @click.option("--seeds", help="Such as 0-9 or 0,3. [default: the suite's or the task's]")
 @set_option
@@ -67,6 +68,6 @@ def run(
         checkpoint_seconds=checkpoint_seconds,
         go_on=shlex.join(["npasbench", *sys.argv[1:]]),
     )
-    if code != INTERRUPTED:
+    if code != INTERRUPTED and any_done(specs, runs):
         click.echo(f"Show them: npasbench leaderboard {shlex.quote(str(runs))}")
     sys.exit(code)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from npasbench.commands.options import json_option, runs_argument
+from npasbench.commands.wording import what_is_wrong
 from npasbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,22 +45,11 @@ def _row(directory: RunDirectory, runs: Path) -> dict[str, Any]:
     if row["state"] == "failed":
         row["reason"] = directory.failure().get("error", "failure.json cannot be read")
     if row["state"] == "corrupt":
-        row["reason"] = _what_is_wrong(directory)
+        row["reason"] = what_is_wrong(directory)
     if row["state"] in ("running", "interrupted"):
         epochs = directory.epochs()
         row["epoch"] = epochs[-1]["epoch"] if epochs else 0
     return row
-
-
-def _what_is_wrong(directory: RunDirectory) -> str:
-    from npasbench.errors import RunError
-    from npasbench.running import record
-
-    try:
-        record.read(directory.result_file)
-    except RunError as error:
-        return str(error)
-    return ""
 
 
 def _print(rows: list[dict[str, Any]], states: Counter[str]) -> None:

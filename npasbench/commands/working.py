@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from npasbench.commands.wording import plural
+from npasbench.commands.wording import plural, what_is_wrong
 from npasbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
+_MOST_NAMED = 5
 
 
 def do_runs(
@@ -79,11 +81,20 @@ def pick_device(given: str | None) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(given)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()
     except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"Device '{given}' cannot be used here: {reason}. Try --device cpu.") from None
+        here = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        if given in (*here, "cuda") and len(here) > 1:
+            raise UsageError(f"Device '{given}' is here but cannot be used: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"There is no device '{given}' here. Name one of these: {', '.join(here)}.") from None
     return str(device)
+
+
+def any_done(specs: Sequence[RunSpec], root: Path) -> bool:
+    """Whether there is anything to show: a run that is done."""
+    from npasbench.running.rundir import RunDirectory
+
+    return any(RunDirectory.of(root, spec).state() == "done" for spec in specs)
 
 
 def _cores(device: str) -> int:
@@ -100,15 +111,30 @@ def _announce(total: int, waiting: int, failed: int, root: Path) -> None:
 def _sum_up(display: RunDisplay, directories: Sequence[RunDirectory], waiting: int, root: Path, go_on: str) -> int:
     """Say how all the runs stand; 1 if one failed or was left over, or if every single one was refused."""
     for (cell, state), reason in sorted(display.reasons.items()):
-        click.echo(f"{state}: {cell}: {reason}")
+        if state != "blocked":
+            click.echo(f"{state}: {cell}: {reason}")
     states = Counter(directory.state() for directory in directories)
     click.echo(
         f"{plural(len(directories), 'run')}: " + ", ".join(f"{n} {state}" for state, n in sorted(states.items())) + "."
     )
     left = waiting - display.states.total()
     if left > 0:
-        click.echo(f"{plural(left, 'run')} held by other workers or interrupted. Go on with: {go_on}")
+        blocked = next((reason for (_, state), reason in display.reasons.items() if state == "blocked"), "")
+        why = f"blocked: {blocked}" if blocked else f"held by other workers or interrupted. Go on with: {go_on}"
+        click.echo(f"{plural(left, 'run')} {why}")
+    if states["corrupt"]:
+        _name_corrupt(directories, root)
     if display.states["failed"]:
         click.echo(f"What failed: npasbench status {root}; once mended: npasbench retry {root}")
     nothing_built = states["refused"] == len(directories)
     return 1 if states["failed"] or states["corrupt"] or left > 0 or nothing_built else 0
+
+
+def _name_corrupt(directories: Sequence[RunDirectory], root: Path) -> None:
+    """Say what is wrong with each result that cannot be read, at most a few of them, and what to do."""
+    corrupt = [directory for directory in directories if directory.state() == "corrupt"]
+    for directory in corrupt[:_MOST_NAMED]:
+        click.echo(f"corrupt: {what_is_wrong(directory)}")
+    if len(corrupt) > _MOST_NAMED:
+        click.echo(f"corrupt: {len(corrupt) - _MOST_NAMED} more; see 'npasbench status {root}'")
+    click.echo(f"Set aside what is corrupt and do it again with: npasbench retry {shlex.quote(str(root))}")

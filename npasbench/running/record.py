@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from npasbench.errors import RunError
 
 SCHEMA = 1
+_CURE = "'npasbench retry' sets it aside and does the run again."
 State = Literal["done", "refused", "skipped", "over-budget"]
 
 
@@ -112,6 +113,6 @@ def read(path: Path) -> Record:
     try:
         return parse(json.loads(path.read_text(encoding="utf-8")), str(path))
     except RunError as error:
-        raise RunError(f"{error} Remove it and run again.") from None
+        raise RunError(f"{error} {_CURE}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path} cannot be read: {error}. Remove it and run again.") from None
+        raise RunError(f"{path} cannot be read: {error}. {_CURE}") from None

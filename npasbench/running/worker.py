@@ -17,7 +17,10 @@ from typing import Any
 import torch
 
 from npasbench.errors import LeaseLost, NpasbenchError, WriteError
+from npasbench.explaining import explain
+from npasbench.method import Method
 from npasbench.plan import RunSpec
+from npasbench.registry import Registry
 from npasbench.running.certify import client
 from npasbench.running.execute import Surroundings, execute
 from npasbench.running.lease import Lease, kept_alive
@@ -102,7 +105,7 @@ def _work_on(
         except WriteError:
             raise
         except Exception as error:
-            sentence = explain(error, spec)
+            sentence = sentence_for(error, spec)
             directory.fail(sentence, "".join(traceback.format_exception(error)))
             directory.log(f"failed: {sentence}")
             tell({"run": run, "state": "failed", "reason": sentence})
@@ -110,15 +113,20 @@ def _work_on(
             lease.release()
 
 
-def explain(error: Exception, spec: RunSpec) -> str:
+def sentence_for(error: Exception, spec: RunSpec) -> str:
     """One sentence for what went wrong in a run."""
     if isinstance(error, NpasbenchError):
         return str(error)
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
         return "Out of memory. Take a smaller batch or network, or a machine with more memory."
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno} ({frames[-1].name})" if frames else ""
-    return f"Method '{spec.method}' raised {type(error).__name__}: {error}{where}."
+    return f"Method '{spec.method}' raised {explain(error, _method_of(spec))}."
+
+
+def _method_of(spec: RunSpec) -> type[Method] | None:
+    try:
+        return Registry(spec.plugins).method(spec.method)
+    except NpasbenchError:
+        return None
 
 
 def worker_main(

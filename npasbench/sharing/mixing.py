@@ -27,6 +27,9 @@ class Read(NamedTuple):
     row: int = 0
 
 
+_FEW = 3
+"""Up to so many layers of one block are added one by one, which copies no gradients; for more a product is faster."""
+
 Order = tuple[tuple[tuple[int, bool], ...], tuple[tuple[int, int], ...]]
 
 
@@ -81,54 +84,70 @@ class _Mix(torch.autograd.Function):
 
 
 def _bank_gradient(
-    bank: Tensor, matrices: Sequence[Tensor], reads: Sequence[Read], given: Sequence[Tensor | None], order: Order
+    bank: Tensor, matrices: Sequence[Tensor], reads: Sequence[Read], given: Sequence[list[Tensor]], order: Order
 ) -> Tensor:
     steps, gaps = order
     total = torch.empty_like(bank)
     for start, end in gaps:
         total[start:end].zero_()
     for index, first in steps:
-        read, gradient, place = reads[index], given[index], _block(total, reads[index])
-        if gradient is None:
+        read, own, place = reads[index], given[index], _block(total, reads[index])
+        if not own:
             if first:
                 place.zero_()
         elif read.matrix >= 0:
-            place.addmm_(_rows(matrices, read).T, gradient, beta=0 if first else 1)  # [K, layers] @ [layers, P]
+            _add_products(place, _rows(matrices, read), own, first)
         elif first:
-            place.copy_(gradient.view_as(place))
+            place.copy_(own[0].view_as(place))
         else:
-            place.add_(gradient.view_as(place))
+            place.add_(own[0].view_as(place))
     return total
+
+
+def _add_products(place: Tensor, mixture: Tensor, gradients: list[Tensor], first: bool) -> None:
+    """Put ``mixture.T [K, layers] @ gradients [layers, P]`` into ``place [K, P]``, or add it if somebody was there before."""
+    if len(gradients) > _FEW:
+        place.addmm_(mixture.T, torch.stack(gradients), beta=0 if first else 1)
+        return
+    for row, gradient in enumerate(gradients):
+        if first and row == 0:
+            torch.mul(mixture[0][:, None], gradient, out=place)
+        else:
+            place.addr_(mixture[row], gradient)
 
 
 def _matrix_gradients(
     bank: Tensor,
     matrices: Sequence[Tensor],
     reads: Sequence[Read],
-    given: Sequence[Tensor | None],
+    given: Sequence[list[Tensor]],
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """``[layers, P] @ [P, K]`` for each read, in the rows of its matrix."""
+    """``[K, P] @ [P]`` for each layer, in the rows of its matrix."""
     totals = [torch.zeros_like(one) if need else None for one, need in zip(matrices, needed, strict=True)]
-    for read, gradient in zip(reads, given, strict=True):
+    for read, own in zip(reads, given, strict=True):
         total = totals[read.matrix] if read.matrix >= 0 else None
-        if total is not None and gradient is not None:
-            torch.mm(gradient, _block(bank, read).T, out=total[read.row : read.row + read.layers])
+        if total is None or not own:
+            continue
+        block = _block(bank, read)
+        if len(own) > _FEW:
+            total[read.row : read.row + read.layers] = (block @ torch.stack(own).T).T
+        else:
+            for row, gradient in enumerate(own, start=read.row):
+                total[row] = torch.mv(block, gradient)
     return totals
 
 
-def _by_read(reads: Sequence[Read], gradients: Sequence[Tensor | None]) -> Iterator[Tensor | None]:
-    """For each read the gradients of its layers, ``[layers, size]``; None where nothing flowed."""
+def _by_read(reads: Sequence[Read], gradients: Sequence[Tensor | None]) -> Iterator[list[Tensor]]:
+    """For each read the gradients of its layers, each ``[size]``; none at all where nothing flowed."""
     rest = iter(gradients)
     for read in reads:
         own = [next(rest) for _ in range(read.layers)]
         known = next((gradient for gradient in own if gradient is not None), None)
         if known is None:
-            yield None
-        elif read.layers == 1:
-            yield known.reshape(1, -1)
+            yield []
         else:
-            yield torch.stack([torch.zeros_like(known) if gradient is None else gradient for gradient in own])
+            yield [torch.zeros_like(known) if one is None else one.reshape(-1) for one in own]
 
 
 def _extent(read: Read) -> int:

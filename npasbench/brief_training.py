@@ -1,0 +1,50 @@
+"""Trainings and searches cut short, for checks that need a trained network but not a good one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from npasbench.training.loop import EpochRow, Training
+
+
+class Quiet:
+    """An observer that only notes the losses."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def after_step(self, training: Training) -> None:
+        """Nothing."""
+
+    def after_epoch(self, training: Training, row: EpochRow) -> None:  # noqa: ARG002
+        """Note the epoch's loss."""
+        self.losses.append(row.loss)
+
+
+class Enough(Exception):
+    """Training went as far as a check needs."""
+
+
+class OneEpoch(Quiet):
+    """Ends a training after its first epoch."""
+
+    def after_epoch(self, training: Training, row: EpochRow) -> None:  # noqa: ARG002
+        """Stop."""
+        raise Enough
+
+
+@dataclass
+class BriefSearch:
+    """What a search sees in a check: every stage is as short as ``begin`` makes a training, whatever the method asks for."""
+
+    seed: int
+    begin: Callable[[nn.Module], Training]
+
+    def train(self, name: str, network: nn.Module, **wishes: Any) -> nn.Module:  # noqa: ARG002
+        """Train a throw-away network briefly."""
+        self.begin(network).run(Quiet())
+        return network

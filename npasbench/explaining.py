@@ -1,0 +1,47 @@
+"""One sentence for an error in a method's code: what it says, and the line of the method that led to it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from npasbench.errors import NpasbenchError
+
+if TYPE_CHECKING:
+    from npasbench.method import Method
+
+
+def explain(error: BaseException, method: type[Method] | None) -> str:
+    """``ValueError: what it says in my_idea.py:31 (forward)``; an error of npasbench is a sentence as it is.
+
+    Of a message of several lines only the first is shown. The place is the last line of the method's own file that was
+    being run, else of a file beside it, and one of torch or of the harness only where the method has none.
+    """
+    if isinstance(error, NpasbenchError):
+        return str(error)
+    said = f"{type(error).__name__}: {_first_line(error)}".rstrip(": .")
+    frame = _frame(error, _files(method))
+    return f"{said} in {Path(frame.filename).name}:{frame.lineno} ({frame.name})" if frame else said
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+
+
+def _frame(error: BaseException, files: list[Path]) -> traceback.FrameSummary | None:
+    """The frame to name, of the latest first: in one of ``files``, in their order, else beside one, else anywhere."""
+    latest = traceback.extract_tb(error.__traceback__)[::-1]
+    own = [frame for file in files for frame in latest if Path(frame.filename) == file]
+    beside = [frame for frame in latest if Path(frame.filename).parent in {file.parent for file in files}]
+    return next(iter([*own, *beside, *latest]), None)
+
+
+def _files(method: type[Method] | None) -> list[Path]:
+    """The files that define a method and the methods it is derived from, the contract left out."""
+    from npasbench.method import Method
+
+    classes = [one for one in (method.__mro__ if method else ()) if issubclass(one, Method)]
+    modules = [sys.modules.get(one.__module__) for one in classes if one.__module__ != Method.__module__]
+    return [Path(file) for module in modules if (file := getattr(module, "__file__", None))]
