@@ -72,7 +72,7 @@ def repeated(spec: RunSpec) -> list[RunSpec]:
     )
 
 
-@pytest.mark.parametrize(("name", "runs"), [("quickstart", 9 * 4 * 10), ("digits15", 12 * (7 + 7 + 5) * 10)])
+@pytest.mark.parametrize(("name", "runs"), [("quickstart", 11 * 4 * 10), ("digits15", 18 * (7 + 7 + 5) * 10)])
 def test_a_suite_plans_every_task_method_budget_and_seed(name: str, runs: int):
     specs = suite(name)
     assert len(specs) == runs
@@ -97,7 +97,7 @@ def test_budgets_and_seeds_that_are_asked_for_replace_the_suites():
     specs = plan_runs("quickstart", None, None, {}, ["10%", "0.1", "0.5"], [3], [])
     assert {spec.budget for spec in specs} == {"0.1", "0.5"}
     assert {spec.seed for spec in specs} == {3}
-    assert len(specs) == 9 * 2
+    assert len(specs) == 11 * 2
 
 
 def test_the_same_spec_has_the_same_fingerprint():

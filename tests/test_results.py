@@ -1,0 +1,57 @@
+"""The published results: records that may be ranked, and a page that says what they hold."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from npasbench.leaderboard.published import Published, read_published
+from npasbench.registry import Registry
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "results").glob("*.jsonl"))
+
+
+def published(path: Path) -> list[Published]:
+    problems: list[str] = []
+    found = [one for _, one in read_published(path, problems)]
+    assert not problems
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_published_records_are_clean_certified_and_of_the_task_as_it_is(path: Path):
+    card = Registry().card(path.stem)
+    for one in published(path):
+        record = one.record
+        assert record.task_fingerprint == card.fingerprint
+        assert not record.trial
+        assert record.provenance["commit"]
+        if record.state == "done":
+            assert record.certificate is not None
+            assert record.certificate.passed
+            assert record.parameters["total"] <= record.budget_parameters
+            assert one.correct is not None
+
+
+COLLAPSED = {("digits15-transformer", "magnitude", 6787): 10, ("digits15-transformer", "magnitude", 13575): 1}
+"""Runs that failed, and are no results: the rule left nothing of a layer."""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_cell_is_published_with_all_its_seeds_or_not_at_all(path: Path):
+    seeds: dict[tuple[str, int], list[int]] = {}
+    for one in published(path):
+        seeds.setdefault((one.record.label, one.record.budget_parameters), []).append(one.record.seed)
+    for (label, budget), found in seeds.items():
+        assert len(set(found)) == len(found) == 10 - COLLAPSED.get((path.stem, label, budget), 0)
+
+
+def test_the_page_of_results_holds_the_tables_of_the_records():
+    tables = subprocess.run(
+        [sys.executable, ROOT / "results" / "tables.py"], capture_output=True, text=True, check=True
+    )
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert FILES
+    assert tables.stdout.strip() in page
