@@ -1,8 +1,8 @@
 """Plummer, Dryden, Frost, Hoefler & Saenko, "Neural Parameter Allocation Search" (ICLR 2022, arXiv 2006.10598).
 
 Shapeshifter Networks. (a) Layers are mapped to groups, by hand or by what they learn in a throw-away network (section
-3.3); (b) each group owns one flat bank, and each of its layers reads templates from it: mixed with coefficients where the
-bank is large enough, taken as they are where it holds one, upsampled where it is smaller than the layer (sections 3.1, 3.2).
+3.2); (b) each group owns one flat bank, and each of its layers reads templates from it: mixed with coefficients where the
+bank is large enough, taken as they are where it holds one, upsampled where it is smaller than the layer (section 3.1).
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Ssn(Method):
   year = {2022}
 }"""
 
-    # Section 3.3: which layers share
+    # Section 3.2: which layers share
 
     def needs_search(self) -> bool:
         """Only learned groups are searched for."""
@@ -121,7 +121,7 @@ class Ssn(Method):
             raise UsageError(f"groups holds {len(wanted)} numbers; this network has {len(layers)} shareable layers.")
         return list(wanted)
 
-    # Sections 3.1 and 3.2: what each layer reads
+    # Section 3.1: what each layer reads
 
     def build(self, problem: Problem, findings: Findings, rng: torch.Generator) -> SharedNetwork:
         """Banks as large as the budget allows once norms, biases and coefficients are counted."""
@@ -155,7 +155,7 @@ class Ssn(Method):
             raise BudgetTooSmall(smallest=division.smallest(parameters)) from None
 
     def division(self, layers: Sequence[LayerSpec], numbers: Sequence[int]) -> Division:
-        """How a store is divided among groups (section 2 of the release's rule), and what coefficients cost beside it."""
+        """How a store is divided among groups by the release's rule, and what coefficients cost beside it."""
         sliding = self.settings.groups in ("type", "shape")
         order = [[layer for layer, one in zip(layers, numbers, strict=True) if one == n] for n in sorted(set(numbers))]
         if sliding:  # the release registers these anew, shape after shape
@@ -185,7 +185,7 @@ class Ssn(Method):
         return Extras(rising, falling, other)
 
     def generator(self, groups: Sequence[Group], rng: torch.Generator) -> BankedWeights:
-        """Banks and coefficients with their initial values (section 3.4 of the release's rule)."""
+        """Banks and coefficients with their initial values, by the release's rule."""
         weights = BankedWeights(groups, self.settings.share, self.stretch, rng)
         with torch.no_grad():
             for index, group in enumerate(groups):

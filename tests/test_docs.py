@@ -40,10 +40,12 @@ REDUCED = {
     " --seeds 0-2": " --seeds 0",
     "npasbench run my-suite.toml": "npasbench run my-suite.toml --seeds 0",
     "npasbench publish runs --out results": "npasbench publish runs --out results --trial",
+    "npasbench leaderboard results --out site": f"npasbench leaderboard {shlex.quote(str(ROOT / 'results'))} --out site",
 }
 """What is run in place of what is written, where that would take long: fewer seeds, fewer budgets, nothing else.
 
-And trial results are published, since the tree that is tested may have changes. A key that starts with a space is
+And trial results are published, since the tree that is tested may have changes; the results of the repository lie in
+its root, which is not where the test runs. A key that starts with a space is
 replaced wherever it stands, any other only if it is the whole command.
 """
 NOT_RUN = ("pip install ", "tox ", "ruff ", "pytest ")

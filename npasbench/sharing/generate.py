@@ -1,6 +1,6 @@
 """Weights of a whole network out of banks of templates: few batched products, whatever the number of layers.
 
-SSN (Plummer et al., ICLR 2022, section 3). What a layer reads is fixed when the network is built; here it is turned into
+SSN (Plummer et al., ICLR 2022, section 3.1). What a layer reads is fixed when the network is built; here it is turned into
 one :func:`~npasbench.sharing.mixing.mix` for each bank, followed by whatever upsampling the layers need.
 """
 
@@ -125,7 +125,7 @@ class BankedWeights(WeightGenerator):
     # Parameters
 
     def _add_coefficients(self, index: int, reading: _Reading, rng: torch.Generator) -> None:
-        """Orthogonal over all layers with the same number of templates, as published (section 3.2)."""
+        """Orthogonal over all layers with the same number of templates, as the release has it."""
         for k, rows in reading.rows.items():
             if self.share == "wavg":
                 self.coefficients[f"{index}_{k}"] = nn.Parameter(orthogonal(len(rows), k, rng))

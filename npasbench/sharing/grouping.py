@@ -1,4 +1,4 @@
-"""Which layers share a bank: the groupings of SSN (Plummer et al., ICLR 2022, section 3; tables of its release).
+"""Which layers share a bank: the groupings of SSN (Plummer et al., ICLR 2022, section 3.2; tables of its release).
 
 Each function gives one group number for each layer, 0 to P - 1 without a gap.
 """

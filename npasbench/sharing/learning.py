@@ -1,4 +1,4 @@
-"""The throw-away network in which SSN learns who shares with whom (Plummer et al., ICLR 2022, section 3.3).
+"""The throw-away network in which SSN learns who shares with whom (Plummer et al., ICLR 2022, section 3.2).
 
 One bank for all layers, four templates each, all of them resized from the whole bank, mixed with the softmax of what the
 layer learns: this is what layers are compared by.
@@ -20,7 +20,7 @@ from npasbench.sharing.network import WeightGenerator
 from npasbench.sharing.warping import TEMPLATES, Warp, image_shape
 
 BANK_STD = (2 / 9) ** 0.5
-"""Kaiming-normal for a 3x3 kernel, with which a bank is filled (section 3.4 of the release's rule)."""
+"""Kaiming-normal for a 3x3 kernel, with which a bank is filled (the release's rule)."""
 
 
 class LearningWeights(WeightGenerator):

@@ -1,4 +1,4 @@
-"""Where each layer's templates lie in its group's bank (SSN, Plummer et al., ICLR 2022, section 3).
+"""Where each layer's templates lie in its group's bank (SSN, Plummer et al., ICLR 2022, section 3.1).
 
 A layer of size P reads a block of K templates: K * P neighbouring entries, read as ``[K, P]``. Blocks of one size
 follow one another, shapes that occur often come first, and whoever would run over the end starts again at 0.

@@ -1,6 +1,6 @@
 """How a store of parameters is divided: groups of layers, a bank for each, a block of its bank for each layer.
 
-SSN (Plummer et al., ICLR 2022, section 3). A group of one layer is not shared: it keeps a weight of its own, taken from
+SSN (Plummer et al., ICLR 2022, section 3.1). A group of one layer is not shared: it keeps a weight of its own, taken from
 the same parameters; the others divide the rest in proportion to their layers' sizes.
 """
 

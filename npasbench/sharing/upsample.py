@@ -1,4 +1,4 @@
-"""Giving a layer more weights than its bank has entries (SSN, Plummer et al., ICLR 2022, section 3, low-budget case).
+"""Giving a layer more weights than its bank has entries (SSN, Plummer et al., ICLR 2022, section 3.1, low-budget case).
 
 ``inter`` resizes a smaller weight bilinearly. The others make copies of the bank: ``repeat`` as they are, ``mask``
 multiplied by a learned window, ``wavg`` as learned mixtures of the bank's two halves.

@@ -1,6 +1,6 @@
 """Every layer resized from the same four templates that fill a whole bank: the network that SSN's groups are learned with.
 
-Plummer et al., ICLR 2022, section 3.3. For a weight ``[out, in]`` (kernel flattened into ``in``) the bank is read as four
+Plummer et al., ICLR 2022, section 3.2. For a weight ``[out, in]`` (kernel flattened into ``in``) the bank is read as four
 images of the layer's own aspect ratio, each resized bilinearly to ``out x in``. Resizing is separable: rows first, for all
 layers of one shape at once and with one gradient buffer for the bank, then the mixture, then columns.
 """
