@@ -21,7 +21,7 @@ Measure = Callable[[Entry, str], Interval | None]
 SERIES = 10
 """How many colours the style sheet has; further entries take them again with other marks."""
 _MARKS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "star", "cross", "x")
-_AXIS = {"automargin": True, "zeroline": False, "ticks": "outside", "ticklen": 4}
+AXIS = {"automargin": True, "zeroline": False, "ticks": "outside", "ticklen": 4}
 
 
 def accuracy_figure(board: Board) -> Figure | None:
@@ -58,9 +58,9 @@ def training_figure(epochs: Sequence[dict[str, Any]]) -> Figure | None:
             "yaxis": "y2", "line": {"dash": "dot", "width": 1.5}, "meta": {"colour": "--muted"},
             "hovertemplate": "epoch %{x}: rate %{y:.4g}<extra></extra>"}  # fmt: skip
     layout = {
-        "xaxis": {**_AXIS, "title": {"text": "epoch"}},
-        "yaxis": {**_AXIS, "title": {"text": "training loss"}, "rangemode": "tozero"},
-        "yaxis2": {**_AXIS, "title": {"text": "learning rate"}, "overlaying": "y", "side": "right", "rangemode": "tozero",
+        "xaxis": {**AXIS, "title": {"text": "epoch"}},
+        "yaxis": {**AXIS, "title": {"text": "training loss"}, "rangemode": "tozero"},
+        "yaxis2": {**AXIS, "title": {"text": "learning rate"}, "overlaying": "y", "side": "right", "rangemode": "tozero",
                    "showgrid": False, "tickmode": "auto", "nticks": 5, "tickformat": "~g"},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         "height": 320,
@@ -95,7 +95,7 @@ def _points(board: Board, entry: Entry, measure: Measure) -> Iterator[_Point]:
         if x and interval and math.isfinite(interval.mean):
             ends = (interval.mean, interval.mean) if math.isnan(interval.low) else (interval.low, interval.high)
             text = _hover(board, entry, budget, interval)
-            symbol = _symbol(entry, entry.cell(budget))
+            symbol = mark_of(entry, entry.cell(budget))
             yield _Point(x, 100 * interval.mean, 100 * ends[0], 100 * ends[1], symbol, text)
 
 
@@ -108,7 +108,7 @@ def _curve(board: Board, entry: Entry, measure: Measure) -> Iterator[Figure]:
     shared: Figure = {"type": "scatter", "legendgroup": f"{entry.series} {entry.variant}", "meta": meta}
     x = [point.x for point in points]
     line: Figure = {
-        **shared, "mode": "lines+markers", "name": _escape(entry.title), "x": x, "y": [point.y for point in points],
+        **shared, "mode": "lines+markers", "name": escaped(entry.title), "x": x, "y": [point.y for point in points],
         "line": {"width": 2, "dash": "dash" if entry is board.reference else "solid"},
         "marker": {"size": 8, "symbol": [point.symbol for point in points]},
         "text": [point.text for point in points], "hovertemplate": "%{text}<extra></extra>",
@@ -136,16 +136,26 @@ def colour(board: Board, entry: Entry) -> str:
 def _layout(board: Board, title: str) -> Figure:
     places = [(x, budget) for budget in board.budgets if (x := board.fraction(budget))]
     return {
-        "xaxis": {**_AXIS, "type": "log", "title": {"text": "parameter budget"},
-                  "tickvals": [x for x, _ in places], "ticktext": [_escape(words.budget(budget)) for _, budget in places]},
-        "yaxis": {**_AXIS, "title": {"text": title}},
-        "legend": {"orientation": "h", "y": -0.24, "yanchor": "top", "x": 0},
-        "height": 460,
+        "xaxis": {**AXIS, "type": "log", "title": {"text": "parameter budget"},
+                  "tickvals": [x for x, _ in places], "ticktext": [escaped(words.budget(budget)) for _, budget in places]},
+        "yaxis": {**AXIS, "title": {"text": title}},
+        **room(len(board.entries)),
     }  # fmt: skip
 
 
-def _symbol(entry: Entry, cell: Cell) -> str:
-    mark = "circle" if entry.definition.method == REFERENCE else _MARKS[entry.series % len(_MARKS)]
+def room(entries: int) -> Figure:
+    """A legend below the axis, in a place of its own, and height for it: on a phone each name may take a line."""
+    legend = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0}
+    return {"legend": legend, "height": 380 + 14 * min(entries, 40)}
+
+
+def mark_of(entry: Entry, cell: Cell) -> str:
+    """The entry's mark, hollow where it does not rank."""
+    mark = (
+        "circle"
+        if entry.definition.method == REFERENCE
+        else _MARKS[(entry.series + entry.series // SERIES) % len(_MARKS)]
+    )
     return mark if cell.rankable and not entry.variant else f"{mark}-open"
 
 
@@ -153,15 +163,15 @@ def _hover(board: Board, entry: Entry, budget: str, interval: Interval) -> str:
     half = "" if math.isnan(interval.half) else f" ± {words.percent(interval.half)}"
     kind = entry.cell(budget).kind
     lines = [
-        f"<b>{_escape(entry.title)}</b>",
-        _escape(f"{words.budget(budget)}, {words.count(board.parameters(budget))} parameters"),
+        f"<b>{escaped(entry.title)}</b>",
+        escaped(f"{words.budget(budget)}, {words.count(board.parameters(budget))} parameters"),
         f"{words.percent(interval.mean)}{half}, {words.seeds(interval.n)}",
         *([] if kind == "measured" else [f"{kind}, not ranked"]),
     ]
     return "<br>".join(lines)
 
 
-def _escape(text: str) -> str:
+def escaped(text: str) -> str:
     """plotly reads a few tags and entities in its texts; a name is no markup."""
     return html.escape(text if len(text) <= 32 else f"{text[:31]}…", quote=False)
 

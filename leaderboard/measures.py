@@ -1,16 +1,59 @@
-"""What is measured beside accuracy: how a cell's counts and costs are read from its records and written."""
+"""What is measured beside accuracy: how a cell's other metrics, counts and costs are read from its records and written."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from npasbench.running.record import Record
 
 from . import words
 from .board import Cell
+from .statistics import Interval
 from .tables import Column, Item
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of the test set beside accuracy: a mean over seeds with its interval."""
+
+    key: str
+    column: Column
+    digits: int
+    scale: float = 1.0
+    missing: str = words.MISSING
+
+    def item(self, cell: Cell) -> Item:
+        """The cell's mean and half of its interval, ready to be shown."""
+        return mean_item(cell.metric(self.key), self.digits, self.scale, self.missing)
+
+
+NLL = Metric("nll", Column("NLL", "nats"), 3)
+ECE = Metric("ece", Column("ECE", "%"), 2, 100)
+DIVERSITY = Metric(
+    "diversity",
+    Column(
+        "Diversity",
+        "disagreement / error",
+        "How often two members predict differently, over how often the ensemble is wrong",
+    ),
+    3,
+    missing="",
+)
+
+
+def metrics_of(cells: Iterable[Cell]) -> tuple[Metric, ...]:
+    """What is shown beside accuracy: diversity only where some record has it."""
+    return (NLL, ECE, *((DIVERSITY,) if any(cell.metric(DIVERSITY.key) for cell in cells) else ()))
+
+
+def mean_item(interval: Interval | None, digits: int, scale: float = 1.0, missing: str = words.MISSING) -> Item:
+    """A mean with half of its interval, of which one seed has none."""
+    if interval is None:
+        return Item(missing)
+    half = "" if interval.n == 1 else f"± {words.number(interval.half, digits, scale=scale)}"
+    return Item(words.number(interval.mean, digits, scale=scale), order=interval.mean, spread=half)
 
 
 @dataclass(frozen=True)

@@ -44,13 +44,23 @@ class Published:
         mine, theirs = (
             json.dumps([r.state, r.metrics, r.parameters], sort_keys=True) for r in (self.record, other.record)
         )
-        return mine != theirs or (None not in (self.correct, other.correct) and self.correct != other.correct)
+        return mine != theirs or any(
+            None not in pair and pair[0] != pair[1]
+            for pair in ((self.correct, other.correct), (_of_members(self.record), _of_members(other.record)))
+        )
 
     @property
     def text(self) -> str:
         """The line: the same result always gives the same one."""
         record = json.dumps(records.as_json(self.record), sort_keys=True)
         return f'{{"record": {record}, "correct": {json.dumps(self.correct)}}}\n'
+
+
+def _of_members(record: Record) -> str | None:
+    """What members and subsets predict, without what that costs; None where it is not told."""
+    subsets = [(one.members, one.metrics) for one in record.subsets]
+    told = [[(one.name, one.metrics) for one in record.members], subsets]
+    return json.dumps(told, sort_keys=True) if record.members else None
 
 
 def read_published(path: Path, problems: list[str]) -> Iterator[tuple[int, Published]]:

@@ -12,10 +12,11 @@ from npasbench.running.record import Certificate, Record
 from . import words
 from .board import Board, Cell, Entry
 from .figures import Figure, training_figure
+from .member_table import member_table
 from .names import Names, safe_link
 from .sharing_map import SharingMap, sharing_map
 from .store import Run, spec_of
-from .tables import Fact, Link
+from .tables import Fact, Link, Table
 
 _TEXT_LIMIT = 20_000
 _KINDS = {
@@ -51,6 +52,7 @@ class RunPage:
     tiles: tuple[Fact, ...]
     counts: tuple[Share, ...]
     groups: tuple[tuple[str, tuple[Fact, ...]], ...]
+    members: Table | None
     figure: Figure | None
     map: SharingMap | None
     note: str
@@ -75,7 +77,8 @@ def run_page(board: Board, entry: Entry, cell: Cell, run: Run, names: Names) -> 
     return RunPage(
         where, _KINDS.get(run.state, run.state) + trial, _tone(run), words.plain(reason), _trail(board, entry, cell, names),
         tuple(_sibling(other, run, names) for other in cell.runs), tuple(_tiles(run)), tuple(_shares(record)) if record else (),
-        tuple((title, facts) for title, facts in groups if facts), _training(run),
+        tuple((title, facts) for title, facts in groups if facts),
+        member_table(record) if record else None, _training(run),
         sharing_map(record.allocation) if record else None, _note(run),
         str(record.provenance.get("command") or "") if record else "", _traceback(run), _pretty(spec), _raw(record),
     )  # fmt: skip
@@ -128,6 +131,8 @@ def _tiles(run: Run) -> Iterator[Fact]:
         yield Fact("NLL, nats", words.number(metrics["nll"], 3))
     if "ece" in metrics:
         yield Fact("calibration error", f"{words.percent(metrics['ece'])} %")
+    if "diversity" in metrics:
+        yield Fact("diversity of members", words.number(metrics["diversity"], 3))
     yield Fact(f"of {allowed} parameters", words.count(record.parameters.get("total")))
 
 

@@ -77,6 +77,8 @@ def _task(environment: Environment, board: Board, boards: tuple[Board, ...], nam
     yield names.task(board), environment.get_template("task.html.j2").render(page=page, root="../")
     yield f"tasks/{page.runs_csv}", page.runs.text()
     yield from ((f"tasks/{table.csv}", table.sheet.text()) for _, table in page.tables)
+    if page.anytime:
+        yield f"tasks/{page.anytime.csv}", page.anytime.sheet.text()
     template = environment.get_template("run.html.j2")
     for entry in board.entries:
         for cell in entry.cells.values():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import words
+from .anytime import Anytime, anytime
 from .board import Board, Leader
 from .details import details
 from .figures import Figure, accuracy_figure, colour, difference_figure
@@ -54,6 +55,7 @@ class TaskPage:
     figure: Figure | None
     difference: Figure | None
     tables: tuple[tuple[str, Table], ...]
+    anytime: Anytime | None
     runs: Sheet
     runs_csv: str
     card: str
@@ -90,16 +92,19 @@ def task_page(board: Board, boards: Sequence[Board], names: Names) -> TaskPage:
     return TaskPage(
         board.title, board.name, words.plain(board.fingerprint), str(board.card.get("description") or "").strip(),
         tuple(_facts(board)), board.notices, others, accuracy_figure(board), difference_figure(board), tables,
+        anytime(board, names, f"{page}.anytime.csv"),
         run_sheet(board.runs), f"{page}.runs.csv", json.dumps(dict(board.card), indent=1),
     )  # fmt: skip
 
 
 def run_sheet(runs: Iterable[Run]) -> Sheet:
     """Every run as a line of CSV."""
-    metrics = ("accuracy", "nll", "ece")
+    every = list(runs)
+    divers = any(run.record and "diversity" in run.record.metrics for run in every)
+    metrics = ("accuracy", "nll", "ece", *(("diversity",) if divers else ()))
     columns = ("task", "task_fingerprint", "label", "method", "method_version", "budget", "budget_parameters", "seed", "state",
                "trial", "parameters", *metrics, "fingerprint", "directory")  # fmt: skip
-    return Sheet(columns, tuple(_run_line(run, metrics) for run in runs))
+    return Sheet(columns, tuple(_run_line(run, metrics) for run in every))
 
 
 def _run_line(run: Run, metrics: tuple[str, ...]) -> tuple[Plain, ...]:

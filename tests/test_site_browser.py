@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ensemble_records import ensembles
 from records import LABELS, hostile, realistic
 
 from npasbench.leaderboard.site import build_site
@@ -151,6 +152,37 @@ def test_a_sharing_map_is_drawn_in_its_box(browser: sync_api.Browser, site: Path
     assert len(fills) == 2  # resized layers are hollow
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
     assert visit.wrong == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_anytime_curves_are_drawn_for_the_budget_that_is_chosen(
+    browser: sync_api.Browser, tmp_path: Path, width: int
+) -> None:
+    ensembles(tmp_path / "runs", seeds=3)
+    site = build_site(tmp_path / "runs", tmp_path / "site").index.parent
+    visit = Visit(browser, next((site / "tasks").glob("*.html")), width)
+    panels = visit.page.locator("#anytime .panel")
+    for title in ("1×", "0.25×"):
+        button = visit.page.get_by_role("button", name=title, exact=True)
+        button.click()
+        assert button.get_attribute("aria-pressed") == "true"
+        assert [panel.is_visible() for panel in panels.all()] == [title == "0.25×", title == "1×"]
+        shown = panels.nth(("0.25×", "1×").index(title))
+        for figure in shown.locator("figure.chart").all():
+            figure.scroll_into_view_if_needed()
+            figure.locator(".scatterlayer .trace").first.wait_for()
+        assert shown.locator("table.anytime tbody tr").count() > 10
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert visit.wrong == []
+
+
+def test_without_scripts_every_budgets_subsets_stand(browser: sync_api.Browser, tmp_path: Path) -> None:
+    ensembles(tmp_path / "runs", seeds=3)
+    site = build_site(tmp_path / "runs", tmp_path / "site").index.parent
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(next((site / "tasks").glob("*.html")).as_uri())
+    assert [table.is_visible() for table in page.locator("table.anytime").all()] == [True, True]
+    assert page.get_by_role("heading", name="At 0.25×").is_visible()
 
 
 def test_hostile_names_run_nothing(browser: sync_api.Browser, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@
       }
     }, { rootMargin: "400px" });
     boxes.forEach((box) => seen.observe(box));
-    window.addEventListener("beforeprint", () => boxes.filter((box) => !box.dataset.drawn).forEach(draw));
+    window.addEventListener("beforeprint", () => boxes.filter((box) => !box.dataset.drawn && box.offsetParent).forEach(draw));
     document.addEventListener("themechange", () => boxes.filter((box) => box.dataset.drawn).forEach(draw));
   });
 })();

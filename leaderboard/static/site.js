@@ -42,6 +42,23 @@
     return input;
   };
 
+  // Of several panels one is shown at a time; without scripts they stand below each other.
+  const choosing = (box) => {
+    const panels = [...box.children];
+    if (panels.length < 2) return;
+    const group = Object.assign(document.createElement("div"), { className: "choice", role: "group" });
+    group.setAttribute("aria-label", box.dataset.label);
+    const buttons = panels.map((panel) => Object.assign(document.createElement("button"), { type: "button", textContent: panel.dataset.title }));
+    const open = (chosen) => panels.forEach((panel, index) => {
+      panel.hidden = panel !== chosen;
+      buttons[index].setAttribute("aria-pressed", String(panel === chosen));
+    });
+    buttons.forEach((button, index) => button.addEventListener("click", () => open(panels[index])));
+    group.append(`${box.dataset.label} `, ...buttons);
+    box.before(group);
+    open(panels.find((panel) => "opened" in panel.dataset) ?? panels[0]);
+  };
+
   const copying = (button) => {
     button.hidden = false;
     button.addEventListener("click", async () => {
@@ -57,6 +74,7 @@
       window.DataTable.ext.type.order["measured-desc"] = ordered(-1);
       document.querySelectorAll(".table.sortable").forEach(sortable);
     }
+    document.querySelectorAll(".panels").forEach(choosing);
     if (navigator.clipboard) document.querySelectorAll("button.copy").forEach(copying);
   });
 })();
