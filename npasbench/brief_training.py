@@ -48,3 +48,10 @@ class BriefSearch:
         """Train a throw-away network briefly."""
         self.begin(network).run(Quiet())
         return network
+
+    def accumulate(self, network: nn.Module, *, batches: int) -> None:  # noqa: ARG002
+        """The gradients of a single mini-batch."""
+        training = self.begin(network)
+        network.eval()
+        for loss in training.losses(network, next(iter(training.batches.epoch(0)))):
+            loss.backward()  # type: ignore[no-untyped-call]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 import time
 from collections.abc import Sequence
@@ -89,6 +90,25 @@ class HarnessSearch:
         seconds, flops = stage.run(training)
         self._add(search_seconds=seconds, search_epochs=float(recipe.epochs), search_flops=flops)
         return network
+
+    def accumulate(self, network: nn.Module, *, batches: int) -> None:
+        """Forward and backward on so many mini-batches in evaluation mode, without a step.
+
+        Raises:
+            UsageError: for less than one batch.
+        """
+        if batches < 1:
+            raise UsageError(f"Gradients of at least one mini-batch are needed, not of {batches}.")
+        begun = time.monotonic()
+        training = Training(self._method, network, self._spec.task.recipe, self._batches, self._device)
+        network.eval()
+        per_epoch = self._batches.steps_per_epoch
+        for epoch in range(-(-batches // per_epoch)):
+            for batch in itertools.islice(self._batches.epoch(epoch), batches - epoch * per_epoch):
+                for loss in training.losses(network, batch):
+                    loss.backward()  # type: ignore[no-untyped-call]
+        flops = _flops_of_a_step(training) * batches
+        self._add(search_seconds=time.monotonic() - begun, search_epochs=batches / per_epoch, search_flops=flops)
 
     def costs(self) -> dict[str, float | None]:
         """Seconds, epochs and FLOPs of all stages; empty without a search."""

@@ -32,7 +32,7 @@ class LayerSpec:
     ``name`` is the weight's parameter name in the architecture, ``shape`` its shape, ``kind`` the kind of layer,
     ``member`` the architecture of an ensemble it belongs to. ``fan_in`` is the number of inputs of one output, ``std``
     the standard deviation with which the architecture itself initialised this weight. ``slots`` are all the places
-    that hold this weight: several where weights are tied.
+    that hold this weight: several where weights are tied. ``groups`` is that of a grouped convolution.
     """
 
     name: str
@@ -42,6 +42,7 @@ class LayerSpec:
     fan_in: int = 1
     std: float = 1.0
     slots: tuple[str, ...] = ()
+    groups: int = 1
 
     @property
     def size(self) -> int:
@@ -75,6 +76,7 @@ def shareable_layers(network: nn.Module, excluded: Sequence[str] = ()) -> list[L
                 fan_in=_fan_in(module, parameter),
                 std=_std(parameter, _fan_in(module, parameter)),
                 slots=_places(network, slots[id(parameter)]),
+                groups=getattr(module, "groups", 1) if kind == "convolution" else 1,
             )
         )
     return layers
