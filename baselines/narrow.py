@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -11,6 +13,8 @@ from npasbench.api import Architecture, BudgetTooSmall, Findings, Method, Proble
 from npasbench.measuring.count import count
 
 _HALVINGS = 40
+_LEAST = 1e-6
+"""A width that leaves one channel everywhere."""
 
 
 class Narrow(Method):
@@ -33,17 +37,26 @@ def widest(architectures: tuple[Architecture, ...], parameters: int) -> float:
     Raises:
         BudgetTooSmall: if even one channel everywhere is too much.
     """
+    return largest_width(functools.partial(_size, architectures), parameters)
+
+
+def largest_width(size: Callable[[float], int], parameters: int) -> float:
+    """The largest width whose ``size``, which never falls as the width grows, is within ``parameters``; by bisection.
+
+    Raises:
+        BudgetTooSmall: if even one channel everywhere is too much.
+    """
     low, high = 0.0, 1.0
-    if _size(architectures, 1e-6) > parameters:
-        raise BudgetTooSmall(smallest=_size(architectures, 1e-6))
-    while _size(architectures, high) <= parameters:
+    if size(_LEAST) > parameters:
+        raise BudgetTooSmall(smallest=size(_LEAST))
+    while size(high) <= parameters:
         low, high = high, 2 * high
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        low, high = (middle, high) if _size(architectures, middle) <= parameters else (low, middle)
-    return max(low, 1e-6)
+        low, high = (middle, high) if size(middle) <= parameters else (low, middle)
+    return max(low, _LEAST)
 
 
 def _size(architectures: tuple[Architecture, ...], width: float) -> int:
     with torch.device("meta"):
-        return sum(count(architecture.create(width=width)).total for architecture in architectures)
+        return sum(times * count(one.create(width=width)).total for one, times in Counter(architectures).items())

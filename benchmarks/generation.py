@@ -55,12 +55,13 @@ def training_step(network: nn.Module, inputs: Tensor, labels: Tensor) -> Callabl
     return step
 
 
-def evaluation(network: nn.Module, inputs: Tensor) -> Callable[[], object]:
-    """Forward in evaluation, with generated weights kept."""
+def evaluation(network: nn.Module, inputs: Tensor, times: int = 1) -> Callable[[], object]:
+    """Forward in evaluation, with generated weights kept, ``times`` in a row."""
 
     def step() -> None:
         with torch.no_grad():
-            network.eval()(inputs)
+            for _ in range(times):
+                network.eval()(inputs)
 
     return step
 

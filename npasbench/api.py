@@ -14,6 +14,7 @@ from npasbench.method import (
     SharingMethod,
     Structure,
 )
+from npasbench.networks.members import Members, one_by_one
 from npasbench.problem import Architecture, Problem
 from npasbench.sharing.layers import LayerSpec
 from npasbench.sharing.network import SharedNetwork, WeightGenerator
@@ -28,6 +29,7 @@ __all__ = [
     "Findings",
     "Knobs",
     "LayerSpec",
+    "Members",
     "Method",
     "MethodError",
     "Problem",
@@ -37,4 +39,5 @@ __all__ = [
     "SharingMethod",
     "Structure",
     "WeightGenerator",
+    "one_by_one",
 ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import nn
 
 from npasbench import streams
 from npasbench.data import describe
-from npasbench.errors import BudgetTooSmall, MethodError, NpasbenchError
+from npasbench.errors import BudgetTooSmall, MethodError, NpasbenchError, UsageError
 from npasbench.explaining import explain
 from npasbench.measuring.count import count, rounding
 from npasbench.method import Findings, Method
@@ -30,6 +31,7 @@ def build(method: Method, problem: Problem, findings: Findings, seed: int) -> nn
     Raises:
         BudgetTooSmall: if the method cannot meet the budget.
         MethodError: if the method's own code fails or returns no network.
+        UsageError: if the network does not fit memory.
     """
     try:
         with streams.global_stream(seed, "init"):
@@ -37,10 +39,24 @@ def build(method: Method, problem: Problem, findings: Findings, seed: int) -> nn
     except NpasbenchError:
         raise
     except Exception as error:
+        if _out_of_memory(error):
+            raise UsageError(_too_large(method, problem)) from None
         raise MethodError(f"{method.name}.build raised {explain(error, type(method))}.") from error
     if not isinstance(network, nn.Module):
         raise MethodError(f"{method.name}.build returned {type(network).__name__}; a torch.nn.Module is expected.")
     return network
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _too_large(method: Method, problem: Problem) -> str:
+    size = max(problem.budget.parameters, problem.budget.dense)
+    return (
+        f"{method.name} does not fit this machine's memory with a budget of {problem.budget.parameters:,} parameters: the "
+        f"numbers alone take {4 * size / 2**30:,.1f} GiB. Give a smaller budget, or use a machine with more memory."
+    )
 
 
 def audited(method: Method, problem: Problem, findings: Findings, seed: int) -> nn.Module:

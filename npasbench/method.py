@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from npasbench.measuring.count import count
+from npasbench.networks.members import one_by_one
 from npasbench.problem import Problem
 from npasbench.sharing.groups import weight_decay_groups
 from npasbench.sharing.layers import LayerSpec
@@ -103,6 +104,12 @@ class SearchContext(Protocol):
         epochs. After a kill the search runs again from the top; a finished stage returns its trained network at once.
         """
 
+    def accumulate(self, network: nn.Module, *, batches: int) -> None:
+        """Forward and backward on so many mini-batches of training data, in evaluation mode and without a step.
+
+        Gradients reach whatever hooks the method has placed, and add up in the parameters' ``grad``.
+        """
+
 
 class EpochContext(Protocol):
     """What ``after_epoch`` sees: where training stands, and the optimizer, whose state it may change."""
@@ -166,8 +173,15 @@ class Method(abc.ABC):
     def losses(self, network: nn.Module, batch: Batch, criterion: Criterion) -> Iterator[Tensor]:
         """Scalars whose gradients add up to the step's; the loop calls backward on each before asking for the next.
 
-        By default the criterion on the logits, summed over members where there are several.
+        By default the criterion on the logits. Of several members it is the sum, one member after another where the
+        network lets them run so (:func:`~npasbench.networks.members.one_by_one`): memory is then one member's.
         """
+        apart = one_by_one(network)
+        if apart is not None:
+            with apart as each:
+                for member in each:
+                    yield criterion(member(batch.inputs), batch.labels)
+            return
         logits = network(batch.inputs)
         members: Sequence[Tensor] = logits if logits.dim() == 3 else [logits]
         yield torch.stack([criterion(one, batch.labels) for one in members]).sum()

@@ -69,4 +69,4 @@ class Problem:
         from npasbench.networks.members import Members
 
         networks = [a.create(width=width, depth=depth) for a in self.architectures]
-        return networks[0] if len(networks) == 1 else Members(networks)
+        return networks[0] if len(networks) == 1 else Members(networks, [a.name for a in self.architectures])

@@ -170,10 +170,19 @@ def create(method: type[Method], knobs: dict[str, Any], name: str) -> Method:
     try:
         return method(method.knobs.model_validate(knobs))
     except ValidationError as error:
-        first = error.errors()[0]
-        knob = ".".join(map(str, first["loc"])) or "knobs"
-        message = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"Knob '{knob}' of {name} was given {first['input']!r}: {message}.") from None
+        raise UsageError(_complaint(error, knobs, name)) from None
+
+
+def _complaint(error: ValidationError, knobs: dict[str, Any], name: str) -> str:
+    """One sentence about the first knob that was given a wrong value, whatever kinds of values it takes."""
+    first = error.errors()[0]
+    if not first["loc"]:
+        return f"The knobs of {name} do not go together: {first['msg'].removeprefix('Value error, ')}."
+    knob = str(first["loc"][0])
+    own = [one["msg"].removeprefix("Value error, ") for one in error.errors() if one["loc"][:1] == first["loc"][:1]]
+    messages = list(dict.fromkeys(own))
+    joined = "; or: ".join(messages[:3])
+    return f"Knob '{knob}' of {name} was given {knobs.get(knob)!r}: {joined}."
 
 
 def source_hash(method: type[Method]) -> str | None:

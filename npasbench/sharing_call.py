@@ -14,6 +14,7 @@ from npasbench.building import audited
 from npasbench.errors import UsageError
 from npasbench.measuring.count import Count, count
 from npasbench.method import Findings
+from npasbench.networks.members import Members
 from npasbench.problem import Architecture, Problem
 from npasbench.registry import Registry, create
 
@@ -42,7 +43,7 @@ def share(
     """
     chosen = create(Registry(plugins).method(method), knobs, method)
     problem = _problem(model, budget, exclude)
-    drawn = _whole(seed)
+    drawn = _whole(seed, "share", "seed")
     reason = chosen.skip(problem)
     if reason:
         raise UsageError(f"{method} does not apply here: {reason}.")
@@ -59,10 +60,33 @@ def share(
     return network.to(device=example.device, dtype=example.dtype).train(model.training)
 
 
-def export(network: nn.Module) -> nn.Module:
-    """A plain dense network that gives the same output: generated weights become parameters, pruned ones are zeros."""
+def export(network: nn.Module, *, member: int | None = None) -> nn.Module:
+    """A plain dense network that gives the same output: generated weights become parameters, pruned ones are zeros.
+
+    With ``member``, counted from 0, only that member of an ensemble.
+
+    Raises:
+        UsageError: for a member that there is not, or of a network that has none to be had apart.
+    """
+    plain = _plain(network)
+    if member is None:
+        return plain
+    if not isinstance(plain, Members):
+        raise UsageError(f"{type(network).__name__} has no members to be had apart; leave the member out.")
+    wanted, last = _whole(member, "export", "member"), len(plain.members) - 1
+    if wanted > last:
+        raise UsageError(f"There is no member {wanted}: the members are counted from 0 to {last}.")
+    return plain.members[wanted]
+
+
+def _plain(network: nn.Module) -> nn.Module:
     own = getattr(network, "export", None)
-    plain = own() if callable(own) else copy.deepcopy(network)
+    if callable(own):
+        plain = own()
+    elif isinstance(network, Members):
+        plain = Members([_plain(member) for member in network.members], network.names)
+    else:
+        plain = copy.deepcopy(network)
     if not isinstance(plain, nn.Module):
         raise UsageError(f"{type(network).__name__}.export() returned {type(plain).__name__}, not a torch.nn.Module.")
     return plain
@@ -83,14 +107,14 @@ def _problem(model: nn.Module, budget: str | float, exclude: Sequence[str]) -> P
     return Problem((Architecture.of(model),), budgets.resolve(budget, dense), 0, (), tuple(exclude))
 
 
-def _whole(seed: Any) -> int:
+def _whole(given: Any, call: str, what: str) -> int:
     try:
-        number = -1 if isinstance(seed, bool) else operator.index(seed)
+        number = -1 if isinstance(given, bool) else operator.index(given)
     except TypeError:
         number = -1
     if number < 0:
         raise UsageError(
-            f"share was given {seed!r} ({type(seed).__name__}) as its seed; a whole number from 0 up is expected."
+            f"{call} was given {given!r} ({type(given).__name__}) as its {what}; a whole number from 0 up is expected."
         )
     return number
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import CARDS
 from pydantic import ValidationError
 
 from npasbench.card import Card, Suite, fingerprint, kind_of, read_card, read_suite
@@ -54,6 +55,7 @@ PINNED = {
     "digits15-wrn-10-1": "835c21b6658f2b080124beee43636b6226db8a425e6072c5c2cc0d9e7e3e014f",
     "digits15-wrn-16-2": "e9d3182ff50f9f8cd0bbad771a4ee87fd555bd54be3ca1e88af934f7da2d0524",
     "digits15-transformer": "0b336c6c060bef70fd43cf1ff8b48b5a0a8b1433f7b63741e163d9e4134500b6",
+    "digits15-ensemble": "b02a89cb7a57ca2e350560fb94bd57263c13df38a4be4c3d696f26e053b482a6",
 }
 
 
@@ -85,7 +87,12 @@ def test_the_shipped_cards_are_these_and_bear_the_names_of_their_files():
     assert all(registry.card(name).name == name for name in registry.names(Card))
 
 
-@pytest.mark.parametrize("name", ["quickstart", "digits15"])
+def test_no_task_and_no_suite_share_a_name_since_either_may_be_run_by_it():
+    names = [path.stem for path in (*CARDS.glob("*.toml"), *CARDS.glob("suites/*.toml"))]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "digits15", "ensembles"])
 def test_a_shipped_suite_names_methods_and_tasks_that_exist(name: str):
     registry = Registry()
     suite = registry.suite_or_card(name)

@@ -163,8 +163,10 @@ def test_list_shows_methods_tasks_and_suites() -> None:
     assert {"dense", "narrow", "shallow", "naive", "template-bank", "hashed", "roast", "magnitude"} <= set(
         listed["methods"]
     )
-    assert {"digits15-wrn-10-1", "digits15-wrn-16-2", "digits15-transformer"} <= set(listed["tasks"])
-    assert {"quickstart", "digits15"} <= set(listed["suites"])
+    assert {"digits15-wrn-10-1", "digits15-wrn-16-2", "digits15-transformer", "digits15-ensemble"} <= set(
+        listed["tasks"]
+    )
+    assert {"quickstart", "digits15", "ensembles"} <= set(listed["suites"])
 
 
 def test_show_resolves_a_tasks_budgets() -> None:

@@ -72,7 +72,7 @@ def repeated(spec: RunSpec) -> list[RunSpec]:
     )
 
 
-@pytest.mark.parametrize(("name", "runs"), [("quickstart", 11 * 4 * 10), ("digits15", 18 * (7 + 7 + 5) * 10)])
+@pytest.mark.parametrize(("name", "runs"), [("quickstart", 11 * 4 * 10), ("digits15", 22 * (7 + 7 + 5) * 10)])
 def test_a_suite_plans_every_task_method_budget_and_seed(name: str, runs: int):
     specs = suite(name)
     assert len(specs) == runs
@@ -157,7 +157,12 @@ def test_a_spec_knows_its_resolved_budget():
 
 @pytest.mark.parametrize(
     ("task", "dense"),
-    [("digits15-wrn-10-1", 77_562), ("digits15-wrn-16-2", 691_386), ("digits15-transformer", 135_754)],
+    [
+        ("digits15-wrn-10-1", 77_562),
+        ("digits15-wrn-16-2", 691_386),
+        ("digits15-transformer", 135_754),
+        ("digits15-ensemble", 1_247_144),
+    ],
 )
 def test_the_dense_networks_have_these_counts(task: str, dense: int):
     assert dense_parameters(Registry().card(task)) == dense

@@ -64,6 +64,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_the_baselines_are_registered_by_entry_points_like_anyones():
     sources = Registry().sources
     expected = {"dense", "narrow", "shallow", "naive", "template-bank", "hashed", "roast", "magnitude"}
+    expected |= {"deep-ensemble", "batch-ensemble", "mimo"}
     assert expected <= set(sources)
     for name in expected:
         assert sources[name].origin.startswith("npasbench ")
@@ -72,7 +73,7 @@ def test_the_baselines_are_registered_by_entry_points_like_anyones():
 
 def test_an_entry_points_name_is_the_name_of_its_class():
     registry = Registry()
-    for name in ("template-bank", "roast", "naive"):
+    for name in ("template-bank", "roast", "naive", "deep-ensemble", "batch-ensemble", "mimo"):
         assert registry.method(name).name == name
 
 
@@ -81,7 +82,7 @@ def test_an_entry_points_name_is_the_name_of_its_class():
 )
 def test_an_unknown_method_is_answered_with_the_nearest_and_all_others(given: str, near: str):
     with pytest.raises(
-        UnknownName, match=rf"Unknown method '{given}'\. Did you mean .*'{near}'.*\? Known: dense, "
+        UnknownName, match=rf"Unknown method '{given}'\. Did you mean .*'{near}'.*\? Known: batch-ensemble, "
     ) as caught:
         Registry().method(given)
     assert near in caught.value.near
@@ -89,7 +90,7 @@ def test_an_unknown_method_is_answered_with_the_nearest_and_all_others(given: st
 
 
 def test_a_name_like_no_other_gets_no_guess():
-    with pytest.raises(UnknownName, match=r"^Unknown method 'xxxxxxxxxxxx'\. Known: dense"):
+    with pytest.raises(UnknownName, match=r"^Unknown method 'xxxxxxxxxxxx'\. Known: batch-ensemble"):
         Registry().method("xxxxxxxxxxxx")
 
 

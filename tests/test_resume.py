@@ -90,6 +90,7 @@ def outcome(runs: Path) -> tuple[object, ...]:
     [
         ("npasbench.baselines.magnitude:Magnitude", "0.1", "digits15-wrn-10-1"),
         ("npasbench.baselines.roast:Roast", "0.1", "digits15-transformer"),
+        ("npasbench.baselines.template_bank:TemplateBank", "0.5", "digits15-ensemble"),
     ],
 )
 def test_a_run_killed_with_sigkill_at_several_points_ends_bit_identical(

@@ -535,6 +535,28 @@ def test_an_error_of_torch_in_build_is_told_in_one_line_at_the_line_of_the_metho
         npasbench.share(convolutional(), "misfit", budget=0.5, plugins=[str(plugin)])
 
 
+@pytest.mark.parametrize(
+    "raised",
+    [
+        "torch.empty(1 << 60)",
+        "bytearray(1 << 60)",
+        "(_ for _ in ()).throw(torch.OutOfMemoryError('CUDA out of memory'))",
+    ],
+    ids=["torch", "python", "device"],
+)
+def test_a_network_that_does_not_fit_memory_is_no_fault_of_the_method(tmp_path, raised: str):
+    plugin = tmp_path / "huge.py"
+    plugin.write_text(
+        "import torch\n"
+        "from npasbench.api import SharingMethod\n"
+        "class Huge(SharingMethod):\n"
+        "    def generator(self, layers, parameters, rng):\n"
+        f"        {raised}\n"
+    )
+    with pytest.raises(UsageError, match=r"^huge does not fit this machine's memory .* Give a smaller budget"):
+        npasbench.share(convolutional(), "huge", budget=0.5, plugins=[str(plugin)])
+
+
 def test_an_error_in_a_file_beside_the_methods_own_is_placed_there(tmp_path, monkeypatch):
     (tmp_path / "parts_of_it.py").write_text(
         "import torch\n"

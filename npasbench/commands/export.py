@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from npasbench.errors import UsageError
+from npasbench.errors import UnknownName, UsageError
 
 
 @click.command("export")
@@ -16,8 +17,12 @@ from npasbench.errors import UsageError
     type=click.Path(path_type=Path),
     help="The file to write; its folder is made if it is not there. [default: dense.safetensors in the run's folder]",
 )
-def export(run: Path, out: Path | None) -> None:
+@click.option("--member", help="Write one member of an ensemble: its number, from 0, or its architecture's name.")
+def export(run: Path, out: Path | None, member: str | None) -> None:
     """Write a run's network as a plain state dict of its architecture, in safetensors: no npasbench needed to use it.
+
+    Of an ensemble, all members go into one file, as members.0., members.1., ...; --member writes one of them alone, by
+    default to dense-member<number>.safetensors.
 
     \b
     Example:  npasbench export runs/digits15-wrn-10-1/roast/0.1/seed0-1a2b3c4d --out dense.safetensors
@@ -27,6 +32,7 @@ def export(run: Path, out: Path | None) -> None:
 
     import npasbench
     from npasbench.measuring.count import count
+    from npasbench.networks.members import Members
     from npasbench.running.certify import load_trained
     from npasbench.running.files import atomic, writing
     from npasbench.running.rundir import RunDirectory
@@ -38,8 +44,12 @@ def export(run: Path, out: Path | None) -> None:
         raise UsageError(f"{run} holds no trained network: it is {directory.state()}.")
     spec = directory.spec()
     _, network, _ = load_trained(directory, spec, torch.device("cpu"))
-    plain = npasbench.export(network)
-    target = out or run / "dense.safetensors"
+    plain, chosen = npasbench.export(network), None
+    names = plain.names if isinstance(plain, Members) else spec.task.members
+    if member is not None:
+        chosen = _member(member, names)
+        plain = npasbench.export(network, member=chosen)
+    target = out or run / ("dense.safetensors" if chosen is None else f"dense-member{chosen}.safetensors")
     with writing(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
     state = {
@@ -48,6 +58,19 @@ def export(run: Path, out: Path | None) -> None:
     }
     with atomic(target) as file:
         file.write(save(state))
-    click.echo(
-        f"{target}: {', '.join(spec.task.members)}, {count(plain).total:,} parameters (trained from {spec.budget_parameters:,})."
-    )
+    what = ", ".join(names)
+    if chosen is not None:
+        what = f"member {chosen} of {what}"
+    click.echo(f"{target}: {what}, {count(plain).total:,} parameters (trained from {spec.budget_parameters:,}).")
+
+
+def _member(given: str, names: Sequence[str]) -> int:
+    """Which member is meant by a number or a name; a number is not yet held against how many there are."""
+    if given.isascii() and given.isdigit():
+        return int(given)
+    named = [k for k, name in enumerate(names) if name == given]
+    if not named:
+        raise UnknownName("member", given, names, "A member may also be named by its number, from 0.")
+    if len(named) > 1:
+        raise UsageError(f"{given} is the name of members {', '.join(map(str, named))}; give a number.")
+    return named[0]

@@ -55,7 +55,7 @@ def measure(network: nn.Module, batch: Batch, losses: Losses, *, repeats: int = 
         network.zero_grad(set_to_none=True)
         step = _step(network, batch, losses)
         generation = _generation(network)
-        macs, generation_macs = _multiply_adds(network, batch.inputs[:1])
+        macs, generation_macs = multiply_adds(network, batch.inputs[:1])
         network.train()
         peak = _peak_memory(step, batch.inputs.device)
         return {
@@ -114,7 +114,7 @@ def _evaluation_seconds(network: nn.Module, batch: Batch, repeats: int) -> float
 # How it is measured
 
 
-def _multiply_adds(network: nn.Module, example: Tensor) -> tuple[int, int]:
+def multiply_adds(network: nn.Module, example: Tensor) -> tuple[int, int]:
     """Multiply-adds of one forward without its generators', and the generators'."""
     network.eval()
     # Gradients stay enabled, so that weights are generated anew; attention is counted as the products it consists of.
@@ -132,15 +132,16 @@ def _median_seconds(work: Callable[[], Any], repeats: int, device: torch.device)
     work()
     seconds = []
     for _ in range(repeats):
-        _wait_for(device)
+        wait_for(device)
         begun = time.perf_counter()
         work()
-        _wait_for(device)
+        wait_for(device)
         seconds.append(time.perf_counter() - begun)
     return statistics.median(seconds)
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Let a CUDA device finish what it was given; elsewhere nothing is pending."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -19,7 +19,8 @@ NORMS = (
     nn.RMSNorm,
     nn.LocalResponseNorm,
 )
-_BANKED = frozenset({"bank", "templates", "convolution", "linear", "attention", "embedding", "classifier", "unshared"})
+_GENERATED = frozenset({"bank", "templates", "unshared"})
+_WEIGHTS = frozenset({"convolution", "linear", "attention", "embedding", "classifier"})
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,16 @@ class Count:
     """Trained scalars by kind; ``total`` is what a budget limits."""
 
     by_kind: Mapping[str, int]
+    bank_params: int
+    """The papers' count: what weights are generated from, or where nothing is generated the layers' own weights.
+
+    Norms, biases and coefficients are not in it.
+    """
 
     @property
     def total(self) -> int:
         """All trained scalars needed at inference."""
         return sum(self.by_kind.values())
-
-    @property
-    def bank_params(self) -> int:
-        """The papers' count: weights of layers and what they are generated from, without norms, biases, coefficients."""
-        return sum(number for kind, number in self.by_kind.items() if kind in _BANKED)
 
     def as_dict(self) -> dict[str, int]:
         """By kind, and ``total`` last."""
@@ -57,8 +58,8 @@ def count(network: nn.Module, *, masks: Mapping[str, Tensor] | None = None) -> C
 
     ``masks`` holds bool tensors by parameter name; without it the network's own ``masks`` are used if it has some.
     Kinds of a weight generator's parameters are the first part of their names (*bank*, *coefficients*, ...); others are
-    *convolution*, *linear*, *attention*, *embedding*, *classifier* (each network's last linear weight), *norm*, *bias*
-    or *other*.
+    *convolution*, *linear*, *attention*, *embedding*, *classifier* (each network's last linear layer, its bias included
+    unless its weight is generated), *norm*, *bias* or *other*.
 
     Raises:
         UsageError: for a network whose parameters are not yet initialised (lazy modules).
@@ -69,6 +70,7 @@ def count(network: nn.Module, *, masks: Mapping[str, Tensor] | None = None) -> C
     kinds = parameter_kinds(network)
     room = _storage_sizes(network)
     by_kind: dict[str, int] = {}
+    weights: dict[str, int] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -76,7 +78,10 @@ def count(network: nn.Module, *, masks: Mapping[str, Tensor] | None = None) -> C
         number = int(masks[name].sum()) if name in masks else min(parameter.numel(), room[storage])
         room[storage] -= min(parameter.numel(), room[storage])
         by_kind[kinds[name]] = by_kind.get(kinds[name], 0) + number
-    return Count(by_kind)
+        if name.rpartition(".")[2] != "bias":
+            weights[kinds[name]] = weights.get(kinds[name], 0) + number
+    banked = _GENERATED if any(kind in weights for kind in _GENERATED) else _WEIGHTS
+    return Count(by_kind, sum(number for kind, number in weights.items() if kind in banked))
 
 
 def parameter_kinds(network: nn.Module) -> dict[str, str]:
@@ -114,7 +119,7 @@ def _kind(module: nn.Module, local: str) -> str:
 
 
 def _classifiers(network: nn.Module) -> set[str]:
-    """The weight of the last linear layer of the network, or of each member of an ensemble."""
+    """Weight and bias of the last linear layer of the network, or of each member of an ensemble, if not generated."""
     from npasbench.networks.members import Members
 
     roots = {
@@ -126,8 +131,8 @@ def _classifiers(network: nn.Module) -> set[str]:
     found = set()
     for prefix, root in roots.items():
         linear = [name for name, module in root.named_modules() if isinstance(module, nn.Linear)]
-        if linear:
-            found.add(".".join(part for part in (prefix, linear[-1], "weight") if part))
+        if linear and root.get_submodule(linear[-1])._parameters["weight"] is not None:
+            found |= {".".join(part for part in (prefix, linear[-1], local) if part) for local in ("weight", "bias")}
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from npasbench.errors import BudgetTooSmall, MethodError
 from npasbench.measuring.count import count
+from npasbench.networks.members import Member, one_by_one
 from npasbench.sharing.layers import LayerSpec
 
 
@@ -39,6 +41,10 @@ class MaskedNetwork(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The architecture's own forward."""
         return self.architecture(*args, **kwargs)
+
+    def one_by_one(self) -> AbstractContextManager[Sequence[Member]] | None:
+        """The architecture's members, if it is an ensemble."""
+        return one_by_one(self.architecture)
 
     @property
     def masks(self) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from npasbench import streams
 from npasbench.building import audited, problem_of
@@ -19,6 +19,7 @@ from npasbench.data import DataSet, load
 from npasbench.data.batches import Batches
 from npasbench.errors import BudgetTooSmall
 from npasbench.measuring.count import count, rounding
+from npasbench.measuring.members import MemberCosts
 from npasbench.measuring.model_file import running_statistics, write_model
 from npasbench.plan import RunSpec
 from npasbench.problem import Problem
@@ -26,13 +27,14 @@ from npasbench.registry import Registry, create
 from npasbench.running import cell_costs
 from npasbench.running.files import atomic, publish
 from npasbench.running.lease import Lease
+from npasbench.running.members import member_results
 from npasbench.running.provenance import provenance
 from npasbench.running.record import SCHEMA, Certificate, Record, State, write_text
 from npasbench.running.rundir import RunDirectory
 from npasbench.running.search import HarnessSearch, find
 from npasbench.running.watch import RunObserver
 from npasbench.training.checkpoint import read_checkpoint, remove_checkpoints
-from npasbench.training.evaluate import correctness_bits, predict, score
+from npasbench.training.evaluate import correctness_bits, diversity, mean_prediction, predict_each, score
 from npasbench.training.loop import Training
 from npasbench.training.recipe import place
 
@@ -82,6 +84,7 @@ class _Run:
         self.method = create(Registry(spec.plugins).method(spec.method), dict(spec.knobs), spec.method)
         self.begun = datetime.now(UTC)
         self.costs: dict[str, float | None] = {}
+        self.member_costs: MemberCosts | None = None
 
     def record(self) -> Record:
         """Skipped, refused, or trained and measured."""
@@ -106,6 +109,7 @@ class _Run:
         network = place(audited(self.method, problem, findings, self.spec.seed), self.recipe, self.device)
         training = Training(self.method, network, self.recipe, batches, self.device)
         self.costs = {**cell_costs.measured(self.directory, self.spec, training), **search.costs()}
+        self.member_costs = cell_costs.measured_members(self.directory, self.spec, training)
         torch.manual_seed(streams.stream_seed(self.spec.seed, "training"))
         observer.begin()
         resume(training, self.directory, observer)
@@ -116,7 +120,8 @@ class _Run:
     def _measure(self, network: nn.Module, data: DataSet, restarts: int) -> Record:
         """Evaluate once, store, certify."""
         begun = time.monotonic()
-        log_probability = predict(network, data.test(self.recipe.batch_size * 10), self.recipe, self.device)
+        each = predict_each(network, data.test(self.recipe.batch_size * 10), self.recipe, self.device)
+        log_probability = mean_prediction(each)
         self.costs["test_seconds"] = time.monotonic() - begun
         counted = count(network, masks=self.method.structure(network).masks)
         _write_array(self.directory.correct_file, correctness_bits(log_probability, data.test_labels))
@@ -126,6 +131,7 @@ class _Run:
         self.costs["wall_seconds"] = time.monotonic() - self.around.started
         accounting = self.spec.task.accounting
         held = counted.total if accounting == "total" else counted.bank_params
+        members, subsets = member_results(each, data.test_labels, self.spec.task.metrics, self.member_costs)
         over = held - self.spec.budget_parameters - rounding(network, accounting)
         return Record(
             **_head(self.spec, "done" if over <= 0 else "over-budget"),
@@ -135,7 +141,9 @@ class _Run:
             effective_parameters=None if certificate is None else counted.total - certificate.dead,
             side_information_bits=self.method.side_information_bits(network),
             running_statistics=running_statistics(network),
-            metrics=score(log_probability, data.test_labels, self.spec.task.metrics),
+            metrics={**score(log_probability, data.test_labels, self.spec.task.metrics), **_diversity(each, data)},
+            members=members,
+            subsets=subsets,
             test_examples=len(data.test_labels),
             costs=self.costs,
             certificate=certificate,
@@ -144,9 +152,9 @@ class _Run:
         )
 
     def _allocation(self, network: nn.Module) -> dict[str, Any]:
-        """The groups of layers and what each reads, if the method has groups; layers alone are in no record."""
+        """The groups or clusters of layers and what each reads, if the method has them; layers alone are in no record."""
         allocation = self.method.allocation(network)
-        return allocation if "groups" in allocation else {}
+        return allocation if {"groups", "clusters"} & set(allocation) else {}
 
     def _unbuilt(self, state: State, reason: str, smallest: int | None = None) -> Record:
         return Record(**_head(self.spec, state), reason=reason, smallest=smallest, provenance=self._provenance())
@@ -167,6 +175,12 @@ def resume(training: Training, directory: RunDirectory, observer: RunObserver) -
         observer.resumed(state["observer"], training.step)
     elif directory.metrics_file.exists():
         observer.resumed({"seconds": 0.0, "restarts": 0}, 0)
+
+
+def _diversity(each: Tensor, data: DataSet) -> dict[str, float]:
+    """Of an ensemble, where it is a number."""
+    found = diversity(each, data.test_labels)
+    return {} if found is None else {"diversity": found}
 
 
 def _certify(

@@ -30,6 +30,34 @@ class Certificate(BaseModel):
     detail: str = ""
 
 
+class MemberResult(BaseModel):
+    """One member of an ensemble by itself."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    """Its architecture's; "member k", counted from 0, where members cannot be had apart, as in MIMO."""
+    metrics: dict[str, float]
+    """The card's."""
+    macs: float | None
+    """Multiply-adds of one example. None where members cannot be had apart."""
+    latency_seconds: float | None
+    """Of one example. None as ``macs``."""
+
+
+class SubsetResult(BaseModel):
+    """What some members predict together, by the mean of their probabilities."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    members: list[int]
+    """Counted from 0, ascending."""
+    metrics: dict[str, float]
+    """``accuracy``, ``nll``, ``ece``."""
+    macs: float
+    latency_seconds: float
+
+
 class Record(BaseModel):
     """The result of one run; written once, last, and never changed."""
 
@@ -61,13 +89,17 @@ class Record(BaseModel):
     side_information_bits: int | None = None
     running_statistics: int | None = None
     metrics: dict[str, float] = {}
-    """``accuracy`` (0 to 1), ``nll`` (nats), ``ece`` (0 to 1), for the last epoch on the test set."""
+    """``accuracy`` (0 to 1), ``nll`` (nats), ``ece`` (0 to 1), for the last epoch on the test set; of an ensemble ``diversity``."""
+    members: list[MemberResult] = []
+    """Of an ensemble."""
+    subsets: list[SubsetResult] = []
+    """Of an ensemble whose members can be had apart: all subsets of up to six members, of more those of the cheapest."""
     test_examples: int | None = None
     costs: dict[str, float | None] = {}
     """Seconds unless the name says otherwise; see docs/budgets.md."""
     certificate: Certificate | None = None
     allocation: dict[str, Any] = {}
-    """Which part of which bank each layer reads, by ``groups``; empty for methods that do not share by groups."""
+    """Which part of which bank each layer reads, by ``groups``, or the ``clusters`` that layers are composed in; else empty."""
     provenance: dict[str, Any] = {}
 
     @property
@@ -77,8 +109,8 @@ class Record(BaseModel):
 
 
 def as_json(record: Record) -> dict[str, Any]:
-    """What ``result.json`` holds."""
-    content = record.model_dump()
+    """What ``result.json`` holds: ``members`` and ``subsets`` only of ensembles."""
+    content = record.model_dump(exclude={name for name in ("members", "subsets") if not getattr(record, name)})
     return {"schema": content.pop("schema_"), **content}
 
 
