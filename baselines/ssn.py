@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import PositiveFloat, PositiveInt, field_validator
+from pydantic import PositiveFloat, PositiveInt, field_validator, model_validator
 from torch import Tensor, nn
 
 from npasbench import streams
@@ -54,6 +54,16 @@ class SsnKnobs(Knobs):
     search_milestones: tuple[PositiveInt, ...] = (8, 13)
     search_factor: PositiveFloat = 0.1
 
+    @field_validator("groups", mode="before")
+    @classmethod
+    def _no_number(cls, value: object) -> object:
+        if not isinstance(value, str) and not (isinstance(value, list | tuple) and all(type(g) is int for g in value)):
+            raise ValueError(
+                f"expected one of {', '.join(GROUPINGS)}, or a list with a whole number for each layer; the release's 0 is "
+                "type here, its -1 shape, and its n random or learned with group_count = n"
+            )
+        return value
+
     @field_validator("groups")
     @classmethod
     def _known(cls, value: str | tuple[int, ...]) -> str | tuple[int, ...]:
@@ -64,6 +74,26 @@ class SsnKnobs(Knobs):
         if not isinstance(value, str) and sorted(set(value)) != list(range(len(set(value)))):
             raise ValueError("a list of groups numbers them 0, 1, 2 and so on, without a gap")
         return value
+
+    @model_validator(mode="after")
+    def _heard(self) -> Self:
+        """No knob is given that would do nothing."""
+        late = [epoch for epoch in self.search_milestones if epoch >= self.search_epochs]
+        if late:
+            raise ValueError(
+                f"search_milestones {list(self.search_milestones)} lower the rate at epoch {late[0]}, which a search of "
+                f"{self.search_epochs} epochs does not reach; set both, such as search_epochs = 15 and "
+                "search_milestones = [8, 13]"
+            )
+        if self.groups == "learning" and self.share == "avg":
+            raise ValueError(
+                "groups = learning mixes with what is learned, so share is wavg or emb, not avg; set one of them"
+            )
+        if self.groups == "learning" and self.upsample != "inter":
+            raise ValueError(
+                f"groups = learning resizes every layer bilinearly, so upsample is inter, not {self.upsample}; leave it out"
+            )
+        return self
 
 
 class Ssn(Method):
@@ -84,12 +114,17 @@ class Ssn(Method):
         return bool(self.settings.groups == "learned")
 
     def search(self, problem: Problem, context: SearchContext) -> Findings:
-        """Train a network in which every layer mixes the same templates, and cluster what the layers have learned."""
+        """Train a network in which every layer mixes the same templates, and cluster what the layers have learned.
+
+        Raises:
+            UsageError: if ``search_bank`` is too small for the network's layers.
+        """
         one = self.settings
         bank = one.search_bank or min(5_000_000, 2 * problem.budget.dense)
         with streams.global_stream(context.seed, "search"):
             network = problem.create()
         layers = shareable_layers(network, problem.excluded)
+        _enough(bank, layers)
         rng = streams.generator(context.seed, "search")
         shared = SharedNetwork(network, layers, LearningWeights(layers, bank, one.search_share, rng))
         trained = context.train(
@@ -118,7 +153,10 @@ class Ssn(Method):
         if isinstance(wanted, str):
             return grouping.by_table(wanted.removeprefix("manual-"), layers) if "-" in wanted else [0] * len(layers)
         if len(wanted) != len(layers):
-            raise UsageError(f"groups holds {len(wanted)} numbers; this network has {len(layers)} shareable layers.")
+            raise UsageError(
+                f"groups holds {len(wanted)} numbers; this network has {len(layers)} shareable layers. "
+                "'npasbench inspect' lists them; give a number for each."
+            )
         return list(wanted)
 
     # Section 3.1: what each layer reads
@@ -208,7 +246,7 @@ class Ssn(Method):
     def _learning(
         self, layers: Sequence[LayerSpec], parameters: int, rng: torch.Generator, exact: bool
     ) -> LearningWeights:
-        share: Literal["wavg", "emb"] = "wavg" if self.settings.share == "wavg" else "emb"
+        share: Literal["wavg", "emb"] = self.settings.share
         extras = TEMPLATES * len(layers) if share == "wavg" else DIMENSIONS * len(layers) + (DIMENSIONS + 1) * TEMPLATES
         bank = parameters - (0 if exact else extras)
         smallest = smallest_bank([layer.shape for layer in layers])
@@ -225,6 +263,15 @@ class Ssn(Method):
     def standardised(self) -> bool:
         """Whether learned groups are clustered by standardised vectors; published: raw."""
         return False
+
+
+def _enough(bank: int, layers: Sequence[LayerSpec]) -> None:
+    smallest = smallest_bank([layer.shape for layer in layers])
+    if bank < smallest:
+        raise UsageError(
+            f"The search resizes four templates of one bank to every layer; its bank of {bank:,} is too small for this "
+            f"network, which needs {smallest:,}. Set search_bank to that or more."
+        )
 
 
 def _found(layers: Sequence[LayerSpec], findings: Findings) -> list[int]:

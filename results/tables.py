@@ -13,10 +13,11 @@ HERE = Path(__file__).parent
 FIRST = ("dense", "narrow", "ssn", "ssn-shape", "ssn-random", "ssn-learned", "ssn-plus", "ssn-plus-learned")
 PAIRS = (
     ("ssn", "narrow"),
-    ("ssn-plus", "narrow"),
+    ("ssn", "naive-all"),
     ("ssn-plus", "ssn"),
-    ("ssn-plus", "naive-all"),
+    *(("ssn-plus", other) for other in ("narrow", "naive-all", "roast", "hashed", "template-bank", "magnitude")),
     ("ssn-learned", "ssn"),
+    ("ssn-learned", "ssn-random"),
 )
 
 Cells = dict[tuple[str, int], list[Record]]
@@ -51,6 +52,8 @@ def show(cells: Cells) -> None:
     print("|---|" + "---|" * len(budgets))
     for ours, theirs in PAIRS:
         differences = [difference(cells[ours, b], cells[theirs, b]) for b in budgets]
+        if not any(differences):
+            continue
         print(f"| {ours} - {theirs} | " + " | ".join(differences) + " |")
     print()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from npasbench.sharing.generate import BankedWeights
 from npasbench.sharing.learning import LearningWeights
-from npasbench.sharing.mixing import Read, mix, write_order
+from npasbench.sharing.mixing import _FEW, Read, mix, write_order
 from npasbench.sharing.placement import Block
 from npasbench.sharing.store import Group
 from npasbench.sharing.upsample import Stretch
@@ -37,7 +38,7 @@ class Mixture(NamedTuple):
 
 @st.composite
 def mixtures(draw: st.DrawFn) -> Mixture:
-    """Blocks anywhere in a bank, overlapping or apart, read as they are or mixed for one to three layers."""
+    """Blocks anywhere in a bank, overlapping or apart, read as they are or mixed for one to six layers."""
     length = draw(st.integers(1, 40))
     reads: list[Read] = []
     counts: list[int] = []
@@ -51,7 +52,7 @@ def mixtures(draw: st.DrawFn) -> Mixture:
             continue
         if templates not in counts:
             counts, rows = [*counts, templates], [*rows, 0]
-        matrix, layers = counts.index(templates), draw(st.integers(1, 3))
+        matrix, layers = counts.index(templates), draw(st.integers(1, 6))
         reads.append(Read(start, templates, size, layers, matrix, rows[matrix]))
         rows[matrix] += layers
     outputs = sum(read.layers for read in reads)
@@ -96,6 +97,19 @@ def gradients(loss: Tensor, parameters: list[Tensor]) -> list[Tensor]:
 @given(mixtures())
 @settings(max_examples=150, deadline=None)
 def test_mixing_gives_the_values_and_gradients_of_a_plain_loop(mixture: Mixture):
+    mixes_like_a_loop(mixture)
+
+
+@pytest.mark.parametrize("layers", [_FEW, _FEW + 1, _FEW + 4])
+def test_many_layers_of_overlapping_blocks_have_the_gradients_of_a_plain_loop(layers: int):
+    """The second block overlaps the first, and so adds to what is there; the third has coefficients of its own."""
+    reads = [Read(0, 3, 5, layers, 0, 0), Read(4, 3, 4, layers, 0, layers), Read(17, 2, 6, layers, 1, 0)]
+    for missing in (None, 0, 2 * layers - 1):
+        used = [i != missing for i in range(3 * layers)]
+        mixes_like_a_loop(Mixture(30, reads, [(2 * layers, 3), (layers, 2)], used))
+
+
+def mixes_like_a_loop(mixture: Mixture) -> None:
     bank, matrices = leaves(mixture)
     mixed = mix(bank, mixture.reads, write_order(mixture.reads, mixture.length), matrices)
     plain = layer_by_layer(bank, mixture.reads, matrices)
@@ -127,6 +141,25 @@ def test_mixings_gradients_are_those_of_its_values():
     bank, matrices = leaves(Mixture(9, reads, [(3, 2), (1, 3)], []))
     order = write_order(reads, 9)
     assert torch.autograd.gradcheck(lambda bank, *matrices: mix(bank, reads, order, matrices), (bank, *matrices))
+
+
+def mixed_and_bank() -> tuple[Tensor, Tensor]:
+    bank, matrices = leaves(Mixture(6, [], [(1, 2)], []))
+    reads = [Read(0, 2, 3, 1, 0, 0)]
+    return mix(bank, reads, write_order(reads, 6), matrices)[0], bank
+
+
+def learned_and_bank() -> tuple[Tensor, Tensor]:
+    weights = LearningWeights(specs((3, 4)), 30, "wavg", torch.Generator().manual_seed(0))
+    return weights()["0.weight"], weights.bank["0"]
+
+
+@pytest.mark.parametrize("made", [mixed_and_bank, learned_and_bank], ids=["mixed", "learning"])
+def test_a_gradients_gradient_is_refused_in_a_sentence(made: Callable[[], tuple[Tensor, Tensor]]):
+    weight, bank = made()
+    (gradient,) = torch.autograd.grad(weight.square().sum(), [bank], create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        gradient.sum().backward()
 
 
 def test_entries_that_nobody_reads_have_a_gradient_of_zero():

@@ -102,10 +102,15 @@ def test_the_table_of_wrn_28_10_has_14_groups_of_which_three_are_shared():
     ]
 
 
-def test_the_table_of_resnet_50_shares_by_position_in_each_module():
-    layers = layers_of("torchvision:resnet50")
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("torchvision:resnet50", 30), ("timm:resnet50", 30), ("timm:resnet50d", 32)],
+    ids=["torchvision", "timm", "the-releases-stem-of-three-convolutions"],
+)
+def test_the_table_of_resnet_50_shares_by_position_in_each_module(name: str, count: int):
+    layers = layers_of(name)
     groups = members(method("ssn", groups="manual-resnet-50").grouped(layers, Findings(), NOBODY))
-    assert len(groups) == 30  # 32 in the release, whose stem has three convolutions
+    assert len(groups) == count
     shared = [[layers[i].name for i in group] for group in groups if len(group) > 1]
     assert len(shared) == 12
     for names in shared:
@@ -114,10 +119,30 @@ def test_the_table_of_resnet_50_shares_by_position_in_each_module():
         assert names == [f"{module}.{block}.{position}.weight" for block in range(1, blocks)]
 
 
+OTHERS = (
+    "wrn-16-4",
+    "wrn-28-2",
+    "wrn-28-4",
+    "torchvision:resnet18",
+    "torchvision:resnet101",
+    "torchvision:wide_resnet50_2",
+    "torchvision:resnext50_32x4d",
+    "timm:seresnet50",
+)
+
+
 @pytest.mark.parametrize("table", grouping.TABLES)
-@pytest.mark.parametrize("name", ["wrn-16-4", "torchvision:resnet18", "torchvision:resnet101"])
+@pytest.mark.parametrize("name", OTHERS)
 def test_a_table_for_another_network_is_refused_with_what_to_do(table: str, name: str):
-    with pytest.raises(UsageError, match=f"manual-{table} is for the layers of {table}.*give a list"):
+    with pytest.raises(
+        UsageError, match=rf"manual-{table} is for the layers of {table}.*number or shapes. Give a list"
+    ):
+        method("ssn", groups=f"manual-{table}").grouped(layers_of(name), Findings(), NOBODY)
+
+
+@pytest.mark.parametrize(("table", "name"), [("wrn-28-10", "torchvision:resnet50"), ("resnet-50", "wrn-28-10")])
+def test_one_table_is_not_for_the_others_network(table: str, name: str):
+    with pytest.raises(UsageError, match="Give a list"):
         method("ssn", groups=f"manual-{table}").grouped(layers_of(name), Findings(), NOBODY)
 
 
@@ -129,6 +154,8 @@ def test_a_table_for_another_network_is_refused_with_what_to_do(table: str, name
     [
         ("singel", "Did you mean 'single'"),
         ("manual-wrn-28-1", "manual-wrn-28-10"),
+        (4, "the release's 0 is type here"),
+        ([0.5], "a list with a whole number for each layer"),
         ([0, 2], "numbers them 0, 1, 2 and so on, without a gap"),
         ([1, 2], "numbers them 0, 1, 2 and so on, without a gap"),
         ([-1, 0], "numbers them 0, 1, 2 and so on, without a gap"),
@@ -139,6 +166,37 @@ def test_an_impossible_grouping_gets_a_sentence(groups: Any, said: str):
         SsnKnobs(groups=groups)
     with pytest.raises(NpasbenchError, match=said):
         method("ssn", groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        ({"groups": "learning", "share": "avg"}, "share is wavg or emb, not avg"),
+        ({"groups": "learning", "upsample": "mask"}, "upsample is inter, not mask"),
+        ({"search_epochs": 5}, r"\[8, 13\] lower the rate at epoch 8, .* 5 epochs does not reach; set both"),
+        ({"search_epochs": 13}, "at epoch 13, .* 13 epochs does not reach; set both"),
+        ({"search_milestones": (3, 20)}, "at epoch 20, .* 15 epochs does not reach; set both"),
+    ],
+)
+@pytest.mark.parametrize("which", sorted(METHODS))
+def test_knobs_that_would_do_nothing_get_a_sentence(which: str, knobs: dict[str, Any], said: str):
+    with pytest.raises(UsageError, match=said):
+        method(which, **knobs)
+
+
+@pytest.mark.parametrize("knobs", [{"search_epochs": 14}, {"search_epochs": 3, "search_milestones": ()}])
+def test_a_shorter_search_is_taken_with_milestones_that_it_reaches(knobs: dict[str, Any]):
+    assert method("ssn", groups="learned", **knobs).needs_search()
+
+
+def test_a_searchs_bank_that_is_too_small_gets_a_sentence_before_anything_is_trained():
+    context, network = Untrained(), nn.Sequential(nn.Embedding(400, 4), nn.Linear(4, 4))
+    with pytest.raises(
+        UsageError, match=r"its bank of 399 is too small for this network, which needs 400. Set search_bank"
+    ):
+        method("ssn", groups="learned", search_bank=399).search(asked(network, 1000), context)
+    assert context.calls == []
+    method("ssn", groups="learned", search_bank=400).search(asked(network, 1000), context)
 
 
 @pytest.mark.parametrize("groups", [(0,), (0, 0, 1), ()])

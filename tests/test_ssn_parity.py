@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from npasbench.api import Findings, LayerSpec
 from npasbench.baselines.ssn import Ssn
+from npasbench.cli import npasbench as command
 from npasbench.registry import create
 from npasbench.sharing.generate import BankedWeights, described
 from npasbench.sharing.learning import LearningWeights
@@ -78,11 +80,18 @@ def test_an_allocation_is_the_releases(record: dict) -> None:
     groups, extras = described_for(record)
     counted = record["breakdown"]
     assert extras == sum(counted[key] for key in ("coefficients_or_embeddings", "emb_projection", "upsampler"))
+    are_the_releases(groups, record)
+
+
+def are_the_releases(groups: list[dict], record: dict) -> None:
+    """Banks, and all layers' templates, blocks, small shapes and copies."""
     for ours, theirs in zip(groups, record["groups"], strict=True):
         assert ours["bank_size"] == theirs["bank_size"]
         assert ours.get("dense", False) == theirs["single_layer"]
         assert ours["unused"] == theirs.get("unused_bank_params", 0)
+        assert len(ours["layers"]) == theirs["num_layers"]
         published = {layer["layer_id"]: layer for layer in theirs.get("layers", [])}
+        assert not published or len(published) == theirs["num_layers"]
         for layer in ours["layers"] if published else []:
             block = published[layer["layer"]]
             assert layer["shape"] == block["shape"]
@@ -93,6 +102,40 @@ def test_an_allocation_is_the_releases(record: dict) -> None:
             )
             assert layer["resized_from"] == block.get("resized_from")
             assert layer.get("copies") == block.get("upsample_mult")
+
+
+def of_each_kind() -> list[dict]:
+    """One record of each kind, of the smaller network where there is one; not what this project's networks do not hold."""
+    kinds: dict[tuple, dict] = {}
+    for record in RELEASE["ssn"]:
+        if "error" not in record and record["arch"] == "wrn":
+            kind = tuple(
+                record[key] for key in ("share_type", "upsample_type", "upsample_window", "grouping", "bank_size_K_cap")
+            )
+            known = kinds.get(kind)
+            if known is None or (record["depth"], -record["max_params"]) < (known["depth"], -known["max_params"]):
+                kinds[kind] = record
+    return list(kinds.values())
+
+
+@pytest.mark.parametrize("record", of_each_kind(), ids=name_of)
+def test_the_command_shows_the_releases_allocation_and_counts(record: dict) -> None:
+    layers = layers_of(network_of(record))
+    knobs = method_for(record, layers, record["bank_size_K_cap"]).settings.model_dump(exclude_defaults=True)
+    words = ["inspect", "ssn", "--architecture", f"wrn-{record['depth']}-{record['width']}"]
+    words += ["--classes", str(record["num_classes"]), "--bank-size", str(record["max_params"]), "--json"]
+    for knob, value in knobs.items():
+        words += ["--set", f"{knob}={json.dumps(value) if isinstance(value, tuple) else value}"]
+    done = CliRunner().invoke(command, words, catch_exceptions=False)
+    shown, counted = json.loads(done.stdout), record["breakdown"]
+    are_the_releases(shown["groups"], record)
+    kinds = shown["parameters"]
+    assert kinds["norm"] == counted["batchnorm"]
+    assert kinds["coefficients"] + kinds["embeddings"] == counted["coefficients_or_embeddings"]
+    assert kinds["projections"] == counted["emb_projection"]
+    assert kinds["upsamplers"] == counted["upsampler"]
+    assert kinds["unshared"] == counted["single_layer_weight"]
+    assert kinds["bank"] == sum(group["bank_size"] for group in record["groups"] if not group["single_layer"])
 
 
 @pytest.mark.parametrize("record", [r for r in RELEASE["ssn"] if "error" in r], ids=name_of)

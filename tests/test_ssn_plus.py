@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from stacks import SHARES, Case, asked, built, cases, method
+from stacks import SHARES, Case, asked, built, cases, method, specs
 from torch import nn
 
-from npasbench.api import BudgetTooSmall, Findings, LayerSpec
+from npasbench.api import BudgetTooSmall, Findings, LayerSpec, SharedNetwork
 from npasbench.building import build
+from npasbench.errors import UsageError
 from npasbench.networks import architecture
 from npasbench.sharing.layers import shareable_layers
-from npasbench.sharing.placement import cover_bank, unread
+from npasbench.sharing.placement import cover_bank, fewest_templates, unread
 from npasbench.sharing.store import Group
-from npasbench.sharing.upsample import Stretch, TooSmall
+from npasbench.sharing.upsample import Stretch, TooSmall, smaller_shape
 
 WRN = {"wrn-10-1": (10, (1, 8, 8)), "wrn-16-4": (100, (3, 32, 32)), "wrn-28-10": (100, (3, 32, 32))}
 PUBLISHED = {
@@ -44,10 +46,6 @@ def groups_of(which: str, layers: list[LayerSpec], store: int, **knobs: Any) -> 
     return one.division(layers, one.grouped(layers, Findings(), torch.Generator().manual_seed(0))).at(store)
 
 
-def all_blocks(group: Group) -> int:
-    return sum(block.end - block.start for block in group.blocks)
-
-
 def dense(layers: list[LayerSpec]) -> int:
     return sum(layer.size for layer in layers)
 
@@ -55,20 +53,46 @@ def dense(layers: list[LayerSpec]) -> int:
 # Placement
 
 
+def readable(group: Group, most: int) -> int:
+    """How many entries this group's layers can read at most, wherever their blocks lie."""
+    return sum(
+        min(most, group.bank // layer.size) * layer.size
+        if layer.size <= group.bank
+        else math.prod(smaller_shape(layer.shape, group.bank))
+        for layer in group.layers
+    )
+
+
 @pytest.mark.parametrize("name", WRN)
-@pytest.mark.parametrize("groups", ["single", "shape"])
-@given(st.floats(0.01, 4), st.sampled_from(["fewest", "published"]), st.sampled_from([1, 2, 8]))
+@pytest.mark.parametrize("groups", ["single", "random", "shape", "type", "list"])
+@given(st.floats(0.01, 4), st.sampled_from(["fewest", "published"]), st.sampled_from([1, 2, 8]), st.integers(2, 6))
 @settings(max_examples=30, deadline=None)
-def test_the_bank_is_read_to_the_last_entry(name: str, groups: str, fraction: float, templates: str, most: int):
+def test_the_bank_is_read_to_the_last_entry_if_its_layers_can(
+    name: str, groups: str, fraction: float, templates: str, most: int, count: int
+):
     layers = LAYERS[name]
-    store = int(fraction * dense(layers))
+    wanted: Any = tuple(i % count for i in range(len(layers))) if groups == "list" else groups
+    one = method("ssn-plus", groups=wanted, group_count=count, templates=templates, max_templates=most)
+    division = one.division(layers, one.grouped(layers, Findings(), torch.Generator().manual_seed(count)))
     try:
-        made = groups_of("ssn-plus", layers, store, groups=groups, templates=templates, max_templates=most)
-    except TooSmall:
+        made = one.divided(division, int(fraction * dense(layers)), True)
+    except BudgetTooSmall:
         assume(False)
     for group in made:
         if not group.dense:
-            assert unread(group.blocks, group.bank) == max(0, group.bank - all_blocks(group))
+            assert unread(group.blocks, group.bank) == max(0, group.bank - readable(group, most))
+
+
+def test_what_a_layer_cannot_read_since_the_bank_does_not_hold_it_twice_is_left_to_others():
+    assert fewest_templates([(100, 1), (10, 1)], 130, 8, Stretch()) == [1, 3]
+    assert fewest_templates([(10, 10), (1, 10)], 99, 8, Stretch()) == [1, 2]  # the first is resized from 9 x 9
+
+
+@pytest.mark.parametrize(("most", "fraction", "part"), [(8, 10, 0.2), (1, 2, 0.5)])
+def test_more_than_all_layers_most_templates_stays_unread(most: int, fraction: int, part: float):
+    layers = LAYERS["wrn-10-1"]
+    (group,) = groups_of("ssn-plus", layers, fraction * dense(layers), max_templates=most)
+    assert unread(group.blocks, group.bank) == round(part * group.bank)
 
 
 @pytest.mark.parametrize("name", WRN)
@@ -107,6 +131,20 @@ def test_any_layers_cover_a_bank_that_is_no_longer_than_all_their_blocks(
         assume(False)
     assert all(0 <= block.start < block.end <= bank for block in blocks)
     assert unread(blocks, bank) == max(0, bank - sum(block.end - block.start for block in blocks))
+
+
+@given(shapes, st.integers(1, 900), st.integers(1, 8))
+@settings(max_examples=200, deadline=None)
+def test_the_fewest_templates_of_any_layers_read_all_that_can_be_read(
+    layers: list[tuple[int, int]], bank: int, most: int
+):
+    try:
+        counts = fewest_templates(layers, bank, most, Stretch())
+    except TooSmall:
+        assume(False)
+    group = Group(tuple(specs(*layers)), bank, tuple(cover_bank(layers, bank, counts, Stretch())))
+    assert [block.templates for block in group.blocks] == counts
+    assert unread(group.blocks, bank) == max(0, bank - readable(group, most))
 
 
 def test_a_layer_has_as_many_templates_as_the_bank_could_hold_networks_and_a_few_one_more():
@@ -195,6 +233,39 @@ def test_slow_coefficients_move_a_weight_no_further_than_a_step_on_the_weight():
             coefficients -= 0.01 * coefficients.grad
     moved = float((shared.weights()[name] - before[name]).detach().norm() / (0.01 * before[name].norm()))
     assert 0.3 < moved < 1.5
+
+
+# Checkpoints
+
+
+def shared_at(fraction: float, seed: int, **knobs: str) -> SharedNetwork:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 5))
+    parameters = int(fraction * sum(parameter.numel() for parameter in network.parameters()))
+    return built(method("ssn-plus", **knobs), network, parameters, seed)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 1.0, 2.5])
+@pytest.mark.parametrize("share", SHARES)
+def test_a_state_of_another_seed_is_refused_since_its_scales_differ(fraction: float, share: str):
+    saved = shared_at(fraction, 0, share=share).state_dict()
+    shared_at(fraction, 0, share=share).load_state_dict(saved)
+    with pytest.raises(UsageError, match="another seed"):
+        shared_at(fraction, 1, share=share).load_state_dict(saved)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_state_loads_into_a_network_of_another_precision(dtype: torch.dtype):
+    saved = shared_at(2.5, 0).state_dict()
+    shared_at(2.5, 0).to(dtype).load_state_dict(saved)
+    shared_at(2.5, 0).load_state_dict(shared_at(2.5, 0).to(dtype).state_dict())
+
+
+def test_without_scales_a_state_of_another_seed_is_whole():
+    saved, other = shared_at(2.5, 0, initial="published"), shared_at(2.5, 1, initial="published")
+    other.load_state_dict(saved.state_dict())
+    ours, theirs = saved.weights(), other.weights()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 # Knobs

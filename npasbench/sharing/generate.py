@@ -122,6 +122,10 @@ class BankedWeights(WeightGenerator):
             for position, layer in enumerate(group.layers)
         }
 
+    def fixed(self) -> Tensor:
+        """Every layer's scale; the factors of coefficients follow from these and the layers' deviations."""
+        return torch.tensor(list(self.scales.values()))
+
     # Parameters
 
     def _add_coefficients(self, index: int, reading: _Reading, rng: torch.Generator) -> None:

@@ -5,7 +5,6 @@ Each function gives one group number for each layer, 0 to P - 1 without a gap.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
@@ -60,16 +59,18 @@ def by_similarity(vectors: torch.Tensor, groups: int, seed: int, *, standardised
 
 
 def by_table(name: str, layers: Sequence[LayerSpec]) -> list[int]:
-    """A published table by name: ``wrn-28-10`` (14 groups) or ``resnet-50`` (32 groups).
+    """A published table by name: ``wrn-28-10`` (14 groups) or ``resnet-50``.
+
+    The latter has 32 groups with the release's stem of three convolutions (timm's ``resnet50d``), 30 with a stem of one.
 
     Raises:
-        UsageError: if the network is not the one that the table is for.
+        UsageError: if the network is not the one that the table is for: other layers, or layers of other shapes.
     """
     groups = _TABLES[name](layers)
     if groups is None:
         raise UsageError(
-            f"The published table manual-{name} is for the layers of {name}, not for these {len(layers)}; "
-            "give a list with one group number for each layer instead."
+            f"The published table manual-{name} is for the layers of {_FOR[name]}; these {len(layers)} layers differ from "
+            "them in number or shapes. Give a list with one group number for each layer instead."
         )
     return groups
 
@@ -78,28 +79,61 @@ def _class(layer: LayerSpec) -> str:
     return "linear" if layer.kind == "attention" else layer.kind
 
 
+_ANY = 0
+"""Stands for input channels and classes, which differ from task to task."""
+Shapes = list[tuple[int, ...]]
+
+
 def _wrn_28_10(layers: Sequence[LayerSpec]) -> list[int] | None:
     """In each stage the six equal convolutions behind the first block together, everything else alone."""
-    repeated = {0: {5, 6, 7, 8, 9, 4}, 1: set(range(13, 19)), 2: set(range(22, 28))}
-    if len(layers) != 29 or any(len({layers[i].shape for i in stage}) != 1 for stage in repeated.values()):
-        return None
-    stages = {layer: stage for stage, members in repeated.items() for layer in members}
-    return numbered([("stage", stages[i]) if i in stages else ("alone", i) for i in range(29)])
+    shapes: Shapes = [(16, _ANY, 3, 3)]
+    keys: list[Hashable] = ["stem"]
+    for width, inputs in ((160, 16), (320, 160), (640, 320)):
+        shapes += [(width, inputs, 3, 3), (width, width, 3, 3), (width, inputs, 1, 1), *[(width, width, 3, 3)] * 6]
+        keys += [*((width, i) for i in range(3)), *[width] * 6]
+    return numbered([*keys, "classifier"]) if _are(layers, [*shapes, (_ANY, 640)]) else None
 
 
 def _resnet_50(layers: Sequence[LayerSpec]) -> list[int] | None:
-    """In each module the blocks behind the first share by position (reduce, 3x3, expand), everything else is alone."""
-    blocks = re.compile(r"(?:.*\.)?layer(?P<module>\d)\.(?P<block>\d+)\.conv(?P<position>\d)\.weight")
-    keys: list[Hashable] = []
-    for index, layer in enumerate(layers):
-        match = blocks.fullmatch(layer.name)
-        shared = match is not None and match["block"] != "0"
-        keys.append((match["module"], match["position"]) if match is not None and shared else index)
-    return numbered(keys) if sum(isinstance(key, tuple) for key in keys) == 36 else None
+    """In each module the blocks behind the first share by position (reduce, 3x3, expand), everything else is alone.
+
+    The stem is three convolutions as in the release, or one; a first block's shortcut follows its convolutions.
+    """
+    deep: Shapes = [(32, _ANY, 3, 3), (32, 32, 3, 3), (64, 32, 3, 3)]
+    for stem in ([(64, _ANY, 7, 7)], deep):
+        shapes: Shapes = list(stem)
+        keys: list[Hashable] = [("stem", i) for i in range(len(stem))]
+        for width, inputs, blocks in ((64, 64, 3), (128, 256, 4), (256, 512, 6), (512, 1024, 3)):
+            shapes += [
+                *_bottleneck(inputs, width),
+                (4 * width, inputs, 1, 1),
+                *_bottleneck(4 * width, width) * (blocks - 1),
+            ]
+            keys += [
+                *((width, "first", i) for i in range(4)),
+                *((width, i) for _ in range(1, blocks) for i in range(3)),
+            ]
+        if _are(layers, [*shapes, (_ANY, 2048)]):
+            return numbered([*keys, "classifier"])
+    return None
+
+
+def _bottleneck(inputs: int, width: int) -> Shapes:
+    return [(width, inputs, 1, 1), (width, width, 3, 3), (4 * width, width, 1, 1)]
+
+
+def _are(layers: Sequence[LayerSpec], shapes: Shapes) -> bool:
+    """Whether these layers have these shapes, in their order."""
+    return len(layers) == len(shapes) and all(
+        len(layer.shape) == len(shape)
+        and all(want in (_ANY, has) for has, want in zip(layer.shape, shape, strict=True))
+        for layer, shape in zip(layers, shapes, strict=True)
+    )
 
 
 _TABLES: dict[str, Callable[[Sequence[LayerSpec]], list[int] | None]] = {
     "wrn-28-10": _wrn_28_10,
     "resnet-50": _resnet_50,
 }
+_FOR = {"wrn-28-10": "wrn-28-10", "resnet-50": "resnet-50 (resnet50 of torchvision or timm, timm:resnet50d)"}
 TABLES = tuple(_TABLES)

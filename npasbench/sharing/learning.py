@@ -61,6 +61,10 @@ class LearningWeights(WeightGenerator):
         learned: Tensor = (self.embeddings if "0" in self.embeddings else self.coefficients)["0"]
         return learned.detach()
 
+    def fixed(self) -> Tensor:
+        """Nothing: where images are read depends on shapes alone."""
+        return torch.zeros(0)
+
     def described(self) -> list[dict[str, Any]]:
         """The one group as ``npasbench inspect`` shows it."""
         bank = self.bank["0"].numel()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class Read(NamedTuple):
@@ -75,6 +76,7 @@ class _Mix(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         bank, *matrices = ctx.saved_tensors
         given = list(_by_read(ctx.reads, gradients))

@@ -74,7 +74,7 @@ def place_blocks(
 
 
 def cover_bank(shapes: Sequence[tuple[int, ...]], bank: int, most: Sequence[int], stretch: Stretch) -> list[Block]:
-    """A placement that leaves no entry unread as long as all blocks together are as long as the bank.
+    """A placement that leaves no entry unread if all blocks together are as long as the bank, and else reads them all.
 
     Large blocks are placed first, each where the last one ended; the last one of a round is aligned with the bank's end
     instead of leaving a rest. Layers of one size therefore meet at the same few places, and are mixed in one product.
@@ -94,21 +94,43 @@ def cover_bank(shapes: Sequence[tuple[int, ...]], bank: int, most: Sequence[int]
     return [blocks[index] for index in range(len(shapes))]
 
 
-def fewest_templates(shapes: Sequence[tuple[int, ...]], bank: int, most: int) -> list[int]:
+def fewest_templates(shapes: Sequence[tuple[int, ...]], bank: int, most: int, stretch: Stretch) -> list[int]:
     """As few templates for each layer as read the whole bank, and at most ``most``.
 
     As many as the bank could hold whole networks. What is left then is given to as few layers as can be, one template
-    more each: to the smallest that reads all of it, or else to the largest and so on.
+    more each: to the smallest that reads all of it, or else to the largest and so on. Layers that can mix no more, since
+    the bank does not hold it, leave it to the others. Where all have their most and that is less than the bank (more than
+    ``most`` whole networks, or layers that are upsampled only), the rest stays unread.
+
+    Raises:
+        TooSmall: if a layer cannot be upsampled from this bank.
     """
-    sizes = [math.prod(shape) for shape in shapes]
-    base = min(most, max(1, bank // sum(sizes)))
-    counts, left = [base] * len(sizes), bank - base * sum(sizes)
-    rest = sorted(range(len(sizes)), key=lambda i: sizes[i]) if base < most else []
-    while left > 0 and rest:
-        index = rest.pop(next((i for i, layer in enumerate(rest) if sizes[layer] >= left), len(rest) - 1))
-        counts[index] += 1
-        left -= sizes[index]
+    wanted = [_wanted(shape, bank, most, stretch) for shape in shapes]
+    limits = [block.templates for block in wanted]
+    sizes = [min(block.end, bank) // block.templates for block in wanted]
+    counts = [whole_networks(shapes, bank, most)] * len(sizes)
+    left = bank - counts[0] * sum(sizes)
+    while left > 0 and (able := [i for i, limit in enumerate(limits) if counts[i] < limit]):
+        rounds = min(left // sum(sizes[i] for i in able), *(limits[i] - counts[i] for i in able))
+        more = able * rounds or _fewest_of(able, sizes, left)
+        for index in more:
+            counts[index] += 1
+        left -= sum(sizes[index] for index in more)
     return counts
+
+
+def whole_networks(shapes: Sequence[tuple[int, ...]], bank: int, most: int) -> int:
+    """How many times all these layers fit a bank, at least 1 and at most ``most``."""
+    return template_count(sum(math.prod(shape) for shape in shapes), bank, most)
+
+
+def _fewest_of(layers: Sequence[int], sizes: Sequence[int], left: int) -> list[int]:
+    """As few of these layers as are together as large as what is ``left``."""
+    rest, chosen = sorted(layers, key=lambda i: sizes[i]), []
+    while left > 0 and rest:
+        chosen.append(rest.pop(next((i for i, layer in enumerate(rest) if sizes[layer] >= left), len(rest) - 1)))
+        left -= sizes[chosen[-1]]
+    return chosen
 
 
 def by_frequency(shapes: Sequence[tuple[int, ...]]) -> list[int]:

@@ -7,7 +7,7 @@ the same parameters; the others divide the rest in proportion to their layers' s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from npasbench.errors import BudgetTooSmall
@@ -51,13 +51,14 @@ class Division:
 
     ``order`` gives the layers of each group in the bank's own order; ``place`` the blocks of a group's shapes in a bank;
     ``alone`` whether a layer that is alone in its group keeps a weight of its own; ``extras`` what generating weights
-    costs beside the store.
+    costs beside the store. Where a larger bank may ask for fewer templates, ``floor`` places no more than any larger one does.
     """
 
     order: tuple[tuple[LayerSpec, ...], ...]
     place: Place
     extras: Callable[[Sequence[Group]], Extras]
     alone: bool = True
+    floor: Place | None = None
 
     def at(self, parameters: int) -> list[Group]:
         """The groups for a store of ``parameters``; 0 makes every bank as large as its largest layer.
@@ -77,7 +78,7 @@ class Division:
         """
         least = self.smallest(available)
         store = available
-        spared = self.extras(self.at(max(least, self._below(available)))).rising if store >= least else 0
+        spared = self._spared(max(least, self._below(available))) if store >= least else 0
         while store >= least:
             groups = self.at(store)
             if self.cost(groups) <= available:
@@ -100,22 +101,34 @@ class Division:
         """All scalars that the weights of these groups are generated from."""
         return sum(group.bank for group in groups) + self.extras(groups).total
 
+    def _spared(self, store: int) -> int:
+        """The least that rises with the size of a store, in any that is no smaller than this."""
+        return self.extras(replace(self, place=self.floor or self.place).at(store)).rising
+
     def _below(self, available: int) -> int:
         """A store that is no larger than the answer can be, where nothing falls with its size; else 0."""
         extras = self.extras(self.at(available))
         return 0 if extras.falling else available - extras.rising - 2 * extras.other - _MARGIN
 
     def _least_cost(self, least: int) -> int:
-        """The least that any store from ``least`` on costs: more of it may need fewer copies, and so cost less."""
+        """The least that any store from ``least`` on costs: more of it may need fewer copies or projections, and so cost less."""
         highest = self.cost(self.at(least))
         if not self.extras(self.at(least)).falling:
-            return highest
+            return self._least_from(least, highest)
         step = max(1, (highest - least) // _TRIALS)
         costs = {store: self.cost(self.at(store)) for store in range(least, highest + step, step)}
         # Just below a store nothing that falls with the size is cheaper, so at most a step can be saved there.
         promising = [store for store, cost in costs.items() if cost - step < min(costs.values())]
         near = {one for store in promising for one in range(max(least, store - step + 1), store + 1)}
         return min(self.cost(self.at(store)) for store in near)
+
+    def _least_from(self, store: int, least: int) -> int:
+        """The least that any store from this one on costs, all of them tried until they alone cost more."""
+        spared, rounded = self._spared(store), len(self.order)
+        while store + spared - rounded < least:
+            store += 1
+            least = min(least, self.cost(self.at(store)))
+        return least
 
     def _banks(self, parameters: int) -> list[int]:
         sizes = [sum(layer.size for layer in layers) for layers in self.order]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from npasbench.sharing.upsample import TooSmall, linear_positions
 
@@ -93,6 +94,7 @@ class _ReadRows(torch.autograd.Function):
         ctx.save_for_backward(*places)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         total = gradients[0].new_zeros(ctx.length)
         for gradient, (image, low, high, part) in zip(gradients, _each(ctx.images, ctx.saved_tensors), strict=True):
