@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 from torch import nn
 
 from npasbench import streams
@@ -24,7 +24,7 @@ from npasbench.sharing.clusters import by_member, clusters_of, coarse_map
 from npasbench.sharing.composed import Classes, ComposedWeights
 from npasbench.sharing.layers import shareable_layers
 from npasbench.sharing.network import build_shared, unshared_parameters
-from npasbench.sharing.splitting import Evidence, Link, Split
+from npasbench.sharing.splitting import Evidence, Split, linked_classes
 from npasbench.sharing.superweights import Cluster, Piece, full_templates, published_templates, published_within
 from npasbench.sharing.unsharing import unshare
 
@@ -42,7 +42,8 @@ class SuperweightKnobs(Knobs):
 
     ``phase``: ``search`` is the method; ``coarse`` the network before the search, where the layers of a bin start with
     the same coefficients; ``untied`` the same with coefficients of their own. ``clusters`` is a map that was found before,
-    a list for each member with the cluster of each of its layers, and replaces the search.
+    a list for each member with the cluster of each of its layers, and replaces the search; layers then start with
+    coefficients of their own.
 
     Search: ``search_epochs`` [group_split_epochs] with tied coefficients, then the gradients of ``batches`` mini-batches
     (published: 1); layers stay together above ``threshold`` [group_split_threshold_start], lowered by ``decrement`` while
@@ -52,8 +53,8 @@ class SuperweightKnobs(Knobs):
 
     Training: after epoch ``unshare_epoch`` [coefficient_unshare_epochs] (0: never), and then every ``unshare_gap`` epochs
     (0: once), layers that mix alike get coefficients of their own where their gradients' cosine is not above
-    ``unshare_threshold``. ``initial``: ``he`` starts every layer at its architecture's own deviation, ``published`` at
-    sqrt(2 / 9).
+    ``unshare_threshold``. ``initial``: ``he`` starts every layer at its architecture's own deviation (layers with
+    common coefficients at their mean square), ``published`` at sqrt(2 / 9).
     """
 
     bins: PositiveInt = 4
@@ -64,7 +65,7 @@ class SuperweightKnobs(Knobs):
     search_epochs: PositiveInt = 20
     batches: PositiveInt = 8
     threshold: float = Field(0.1, ge=-1, le=1)
-    decrement: PositiveFloat = 0.05
+    decrement: float = Field(0.05, ge=0.001, le=2)
     linkage: Linkage = "average"
     linked: bool = True
     link_threshold: float | None = Field(None, ge=-1, le=1)
@@ -72,6 +73,17 @@ class SuperweightKnobs(Knobs):
     unshare_gap: NonNegativeInt = 0
     unshare_threshold: float = Field(0.9, ge=-1, le=1)
     initial: Literal["he", "published"] = "he"
+
+    @field_validator("clusters", mode="before")
+    @classmethod
+    def _lists(cls, value: object) -> object:
+        if value is not None and not (
+            isinstance(value, list | tuple) and value and all(isinstance(own, list | tuple) and own for own in value)
+        ):
+            raise ValueError(
+                "expected a list for each member with a cluster number for each layer, such as [[0, 0, 1]]"
+            )
+        return value
 
 
 class Superweight(Method):
@@ -115,7 +127,9 @@ class Superweight(Method):
         coarse = coarse_map(members, one.bins)
         exact = problem.budget.accounting == "bank"
         available = problem.budget.parameters - (0 if exact else unshared_parameters(network, layers))
-        self._check_least(clusters_of(members, coarse), network, layers, problem)
+        least = self.least(members, Split(coarse, []), exact, tied=True)
+        if least > available:
+            raise BudgetTooSmall(smallest=problem.budget.parameters + least - available)
         weights = self.composed(
             layers, Split(coarse, []), available, exact, tied=True, rng=streams.generator(context.seed, "search")
         )
@@ -126,29 +140,27 @@ class Superweight(Method):
         context.accumulate(trained, batches=one.batches)
         depths = [_depth(problem, member, own) for member, own in enumerate(members)]
         evidence = Evidence(members, generator.weight_gradients, coarse, depths)
-        split, threshold = self._affordable(evidence, members, available, exact)
+        split, threshold = self.affordable(evidence, members, available, exact)
         return Findings({"clusters": split.clusters, "links": split.links, "threshold": threshold})
 
-    def _affordable(
+    def affordable(
         self, evidence: Evidence, members: Sequence[Sequence[LayerSpec]], available: int, exact: bool
-    ) -> tuple[Split, float]:
-        """The split at the highest threshold whose clusters fit the budget."""
+    ) -> tuple[Split, float | None]:
+        """The split at the highest threshold whose clusters fit the budget; the coarse bins, and None, if none does."""
         one, threshold = self.settings, self.settings.threshold
         while True:
             split = evidence.split(threshold, one.linkage, one.link_threshold)
-            if _least(clusters_of(members, split.clusters), exact) <= available or threshold <= _LOWEST:
+            if self.least(members, split, exact) <= available:
                 return split, threshold
+            if threshold <= _LOWEST:
+                return Split(evidence.coarse, split.links), None
             threshold = max(_LOWEST, threshold - one.decrement)
 
-    def _check_least(
-        self, clusters: Sequence[Cluster], network: nn.Module, layers: Sequence[LayerSpec], problem: Problem
-    ) -> None:
-        """Refuse, before anything is trained, a budget that not even the coarse clusters fit."""
-        exact = problem.budget.accounting == "bank"
-        rest = 0 if exact else unshared_parameters(network, layers)
-        least = rest + _least(clusters, exact)
-        if least > problem.budget.parameters:
-            raise BudgetTooSmall(smallest=least)
+    def least(self, members: Sequence[Sequence[LayerSpec]], split: Split, exact: bool, *, tied: bool = False) -> int:
+        """What one template of every SuperWeight of a split costs, with its coefficients unless only templates count."""
+        clusters = clusters_of(members, split.clusters)
+        pieces = self.pieces(clusters, linked_classes(clusters, members, split.links, tied))
+        return sum(piece.size if exact else piece.cost for piece in pieces)
 
     # Section 3.1: what layers are composed of
 
@@ -158,7 +170,9 @@ class Superweight(Method):
 
         def make(layers: Sequence[LayerSpec], parameters: int) -> ComposedWeights:
             split = self.split(by_member(layers), findings)
-            return self.composed(layers, split, parameters, exact, tied=self.settings.phase == "coarse", rng=rng)
+            weights = self.composed(layers, split, parameters, exact, tied=self.settings.phase == "coarse", rng=rng)
+            weights.searched = {"threshold": findings.facts["threshold"]} if "threshold" in findings.facts else {}
+            return weights
 
         return build_shared(problem, make, self.composes)
 
@@ -199,7 +213,7 @@ class Superweight(Method):
         """
         members = by_member(layers)
         clusters = clusters_of(members, split.clusters)
-        classes = _classes(clusters, members, split.links, tied)
+        classes = linked_classes(clusters, members, split.links, tied)
         counts = self.counts(clusters, classes, parameters, exact)
         weights = ComposedWeights(layers, clusters, counts, classes, he=self.settings.initial == "he", rng=rng)
         weights.listening = self._unshares(weights) and self._unshares_after(0)
@@ -207,11 +221,7 @@ class Superweight(Method):
 
     def counts(self, clusters: Sequence[Cluster], classes: Classes, parameters: int, exact: bool) -> list[list[int]]:
         """The templates of each cluster's SuperWeights, with room for all coefficients that unsharing may add."""
-        pieces = [
-            Piece(size, len(cluster.users(index)), self._most_rows(classes[f"{number}_{index}"]))
-            for number, cluster in enumerate(clusters)
-            for index, size in enumerate(cluster.sizes)
-        ]
+        pieces = self.pieces(clusters, classes)
         rule = self.settings.allocation or ("published" if exact else "full")
         if rule == "full" and parameters > 0:
             flat = full_templates(pieces, parameters, counts_coefficients=not exact)
@@ -221,6 +231,14 @@ class Superweight(Method):
             flat = published_within(pieces, parameters)
         rest: Iterator[int] = iter(flat)
         return [[next(rest) for _ in cluster.sizes] for cluster in clusters]
+
+    def pieces(self, clusters: Sequence[Cluster], classes: Classes) -> list[Piece]:
+        """All SuperWeights, with room for the coefficients that unsharing may add."""
+        return [
+            Piece(size, len(cluster.users(index)), self._most_rows(classes[f"{number}_{index}"]))
+            for number, cluster in enumerate(clusters)
+            for index, size in enumerate(cluster.sizes)
+        ]
 
     # Step 2 of section 3.2: coefficients during training
 
@@ -257,8 +275,9 @@ class Superweight(Method):
         weights.listening = structure.facts["listening"]
 
     def allocation(self, network: nn.Module) -> dict[str, Any]:
-        """Clusters, their SuperWeights, and the layers composed of them."""
-        return {"clusters": network.generator.described()}  # type: ignore[operator,union-attr]
+        """Clusters, their SuperWeights, and the layers composed of them; after a search the threshold that it ended with."""
+        weights: ComposedWeights = network.generator  # type: ignore[assignment]
+        return {"clusters": weights.described(), **weights.searched}
 
     def side_information_bits(self, network: nn.Module) -> int:
         """The cluster of each layer, and for each SuperWeight the class of each user."""
@@ -280,43 +299,6 @@ class Superweight(Method):
     def _most_rows(self, numbers: Sequence[int]) -> int:
         """The most classes that a SuperWeight may have at the end of training."""
         return len(numbers) if self.settings.unshare_epoch else max(numbers) + 1
-
-
-def _classes(
-    clusters: Sequence[Cluster], members: Sequence[Sequence[LayerSpec]], links: Sequence[Sequence[Link]], tied: bool
-) -> Classes:
-    """For each SuperWeight the class of each user: all one, each its own, or as linked where both ends use it."""
-    target = {
-        members[member][k].name: members[link[0]][link[1]].name
-        for member, own in enumerate(links)
-        for k, link in enumerate(own)
-        if link is not None
-    }
-    classes: Classes = {}
-    for number, cluster in enumerate(clusters):
-        for index in range(len(cluster.sizes)):
-            names = [cluster.layers[position].name for position in cluster.users(index)]
-            known: dict[str, int] = {}
-            classes[f"{number}_{index}"] = [
-                0 if tied else known.setdefault(_root(name, target, names), len(known)) for name in names
-            ]
-    return classes
-
-
-def _root(name: str, target: dict[str, str], users: Sequence[str]) -> str:
-    """The layer at the end of a chain of links, as far as it leads over users."""
-    while name in target and target[name] in users:
-        name = target[name]
-    return name
-
-
-def _least(clusters: Sequence[Cluster], exact: bool) -> int:
-    """What one template of every SuperWeight costs, with a coefficient for each user unless only templates are counted."""
-    return sum(
-        size + (0 if exact else len(cluster.users(index)))
-        for cluster in clusters
-        for index, size in enumerate(cluster.sizes)
-    )
 
 
 def _depth(problem: Problem, member: int, layers: Sequence[LayerSpec]) -> object:

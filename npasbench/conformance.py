@@ -20,6 +20,7 @@ from npasbench.budget import resolve
 from npasbench.building import audited, build
 from npasbench.card import Card
 from npasbench.data import DataSet, describe, load
+from npasbench.data import check as check_data
 from npasbench.data.batches import Batches
 from npasbench.errors import BudgetTooSmall
 from npasbench.explaining import explain
@@ -52,15 +53,18 @@ def check_method(
     task: str = "digits15-wrn-10-1",
     knobs: Mapping[str, Any] | None = None,
     plugins: Sequence[str] = (),
+    data_root: Path | None = None,
 ) -> list[Verdict]:
     """Every check on a method, in order; what a check finds wrong is in its verdict, not raised.
 
     Raises:
         UnknownName: for an unknown method, knob or task.
         PluginError: if the method cannot be imported.
+        DataError: if the task's data are not under the data root, or damaged.
     """
     registry = Registry(plugins)
-    case = _Case(create(registry.method(name), dict(knobs or {}), name), registry.card(task))
+    case = _Case(create(registry.method(name), dict(knobs or {}), name), registry.card(task), data_root)
+    check_data(case.card.data, data_root)
     verdicts = [case.builds(budget) for budget in case.card.budgets]
     if all(verdict.detail.startswith("skipped") for verdict in verdicts):
         return [*verdicts, Verdict("has nothing to do on this task", True, "choose another with --task")]
@@ -79,15 +83,15 @@ class _Wrong(Exception):
 class _Case:
     """A method on a task, at the largest budget of the card at or below the dense count that it can be built at."""
 
-    def __init__(self, method: Method, card: Card) -> None:
-        self.method, self.card = method, card
+    def __init__(self, method: Method, card: Card, data_root: Path | None) -> None:
+        self.method, self.card, self.data_root = method, card, data_root
         self.dense = dense_parameters(card)
         self.buildable: Problem | None = None
         self._found: dict[str, Findings] = {}
 
     @cached_property
     def data(self) -> DataSet:
-        return load(self.card.data, seed=SEED)
+        return load(self.card.data, seed=SEED, root=self.data_root)
 
     def problem(self, budget: str) -> Problem:
         classes, shape = describe(self.card.data.set)

@@ -37,6 +37,10 @@ class CardError(UsageError):
     """A task card or suite that cannot be read: names the file, the line or key, and the fix."""
 
 
+class DataError(NpasbenchError):
+    """A data set that is not where it was looked for, or damaged: names the folder or file, and how to get it."""
+
+
 class PluginError(NpasbenchError):
     """A plugin that could not be imported or broke the contract: names the plugin, where it came from and its error."""
 

@@ -49,7 +49,8 @@ def share(
         raise UsageError(f"{method} does not apply here: {reason}.")
     if chosen.needs_search():
         raise UsageError(
-            f"{method} searches before it builds; use 'npasbench run', which gives it data to search with."
+            f"{method} searches before it builds; use 'npasbench run', which gives it data to search with, or set its knobs so "
+            f"that it builds without a search (see 'npasbench show {method}')."
         )
     network = audited(chosen, problem, Findings(), drawn)
     if count(network).total > problem.budget.parameters:

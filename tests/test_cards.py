@@ -56,6 +56,10 @@ PINNED = {
     "digits15-wrn-16-2": "e9d3182ff50f9f8cd0bbad771a4ee87fd555bd54be3ca1e88af934f7da2d0524",
     "digits15-transformer": "0b336c6c060bef70fd43cf1ff8b48b5a0a8b1433f7b63741e163d9e4134500b6",
     "digits15-ensemble": "b02a89cb7a57ca2e350560fb94bd57263c13df38a4be4c3d696f26e053b482a6",
+    "cifar100-multi-depth-width": "b5b7005281d636aef2e377907ca2aef478f98b9c6db84357b38ed73038b07557",
+    "cifar100-multi-width": "8e44a0b3084f1e0f6b1c65fd91519898bac05b382848b4516c2f107fa865308b",
+    "cifar100-multi-depth-width-published": "389c37de3521b88bf181d29fb12078c017800a0d6a12ebde94db20b53b380fb4",
+    "cifar100-multi-width-published": "7728f290e22a6a7a26045404ad5a3b1a584d2acdded77fc05be809a4b4c5fbde",
 }
 
 
@@ -223,6 +227,7 @@ def test_a_file_that_is_not_there_or_no_text_is_told_in_a_sentence(tmp_path: Pat
         ('schedule = { name = "steps", at = [1] }', 'schedule = { name = "steps" }', "'at' lists the epochs"),
         ('{ name = "steps", at = [1] }', '{ name = "one-cycle", warmup = 1 }', "one-cycle brings its own warm-up"),
         ('name = "sgd"', 'name = "adamw"', "momentum and nesterov belong to sgd"),
+        ("shift = 1", "normalise = { mean = [1, 2], std = [1] }", "2 means and 1 deviations"),
     ],
 )
 def test_a_combination_that_means_nothing_is_refused(tmp_path: Path, old: str, new: str, said: str):
@@ -277,6 +282,8 @@ DECIDES: list[tuple[str, Any]] = [
     ("data.protocol", "holdout-last"),
     ("data.shift", 0),
     ("data.flip", True),
+    ("data.normalise", {"mean": [127.5], "std": [64]}),
+    ("data.cutout", 2),
     ("recipe.epochs", 3),
     ("recipe.batch_size", 49),
     ("recipe.optimizer.lr", 0.2),
@@ -333,6 +340,7 @@ def test_the_fingerprint_does_not_change_with_what_decides_nothing(key: str, val
 def test_a_default_that_is_written_out_gives_the_same_fingerprint():
     plain = Card.model_validate(tomllib.loads(CARD))
     assert changed("data.flip", False).fingerprint == plain.fingerprint
+    assert changed("data.cutout", 0).fingerprint == plain.fingerprint
     assert changed("recipe.schedule.factor", 0.1).fingerprint == plain.fingerprint
 
 

@@ -166,6 +166,7 @@ def test_list_shows_methods_tasks_and_suites() -> None:
     assert {"digits15-wrn-10-1", "digits15-wrn-16-2", "digits15-transformer", "digits15-ensemble"} <= set(
         listed["tasks"]
     )
+    assert {"cifar100-multi-depth-width", "cifar100-multi-width"} <= set(listed["tasks"])
     assert {"quickstart", "digits15", "ensembles"} <= set(listed["suites"])
 
 

@@ -1,14 +1,20 @@
 """Digits, their seeded split, and batches that are pure functions of seed, epoch and step."""
 
+from collections import Counter
+
 import pytest
 import torch
+from PIL import Image
+from scipy.stats import chi2_contingency
 from torch.nn import functional as F
+from torchvision import transforms
 
 from npasbench import data as sets
-from npasbench.card import Data
+from npasbench.card import Data, Normalise
 from npasbench.data import augment
 from npasbench.data.batches import Batches
 from npasbench.data.dataset import DataSet
+from npasbench.data.normalise import normalised
 from npasbench.errors import UnknownName, UsageError
 
 CPU = torch.device("cpu")
@@ -92,6 +98,8 @@ def test_an_unknown_set_is_answered_with_the_nearest():
         ({"train_per_class": None}, "set train_per_class"),
         ({"shift": 8}, "at most 7"),
         ({"protocol": "holdout-best"}, "full-last"),
+        ({"cutout": 9}, "at most 8"),
+        ({"normalise": Normalise(mean=(1, 2, 3), std=(1, 2, 3))}, "has 3 means, but 'digits' has channels: 1"),
     ],
 )
 def test_an_impossible_split_is_a_sentence(wrong, sentence):
@@ -179,3 +187,46 @@ def test_mirroring_swaps_left_and_right_of_the_named_images_only():
     mirrored = augment.mirror(images, torch.tensor([True, False]))
     assert torch.equal(mirrored[0], images[0].flip(2))
     assert torch.equal(mirrored[1], images[1])
+
+
+def test_black_moves_in_where_images_are_normalised():
+    fill = torch.tensor([-1.0, 2.0])
+    shifted = augment.shift(torch.zeros(1, 2, 2, 2), torch.tensor([[0, -1]]), 1, fill)
+    assert shifted[0].tolist() == [[[0, -1], [0, -1]], [[0, 2], [0, 2]]]
+
+
+def test_shift_and_flip_are_torchvisions_crop_and_flip_bit_by_bit_and_in_distribution():
+    count, by = 5000, Normalise(mean=(129.3, 124.1, 112.4), std=(68.2, 65.4, 70.4))
+    pixels = torch.randint(256, (6, 6, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    steps = [transforms.RandomCrop(6, padding=2), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+    theirs = transforms.Compose(
+        [*steps, transforms.Normalize([m / 255 for m in by.mean], [s / 255 for s in by.std])],
+    )
+    torch.manual_seed(0)
+    expected = Counter(theirs(Image.fromarray(pixels.numpy())).numpy().tobytes() for _ in range(count))
+    data = Data(set="digits", protocol="full-last", shift=2, flip=True, normalise=by)
+    image = normalised(pixels.permute(2, 0, 1).float().div(255).expand(count, 3, 6, 6), by)
+    labels = torch.zeros(count, dtype=torch.int64)
+    (batch,) = Batches(DataSet("one", image, labels, image, labels, 1), data, count, 0, CPU).epoch(0)
+    given = Counter(image.numpy().tobytes() for image in batch.inputs)
+    assert set(given) == set(expected)
+    assert len(given) == 5 * 5 * 2
+    assert chi2_contingency([[both[one] for one in given] for both in (given, expected)]).pvalue > 0.01
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 16])
+def test_cutting_out_equals_cutting_out_image_by_image(size):
+    images = torch.rand(500, 2, 7, 5)
+    centres = augment.draw_centres(500, 7, 5, torch.Generator().manual_seed(0))
+    assert {tuple(centre) for centre in centres.tolist()} == {(row, column) for row in range(7) for column in range(5)}
+    expected = images.clone()
+    for image, (row, column) in zip(expected, centres.tolist(), strict=True):
+        top, left = row - size // 2, column - size // 2
+        image[:, max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = 0
+    assert torch.equal(augment.cut_out(images, centres, size), expected)
+
+
+def test_a_cutout_moves_neither_shift_nor_flip():
+    plain, holed = (next(batches(data=changed(flip=True, cutout=size)).epoch(3)).inputs for size in (0, 4))
+    assert ((holed == plain) | (holed == 0)).all()
+    assert not torch.equal(holed, plain)

@@ -162,6 +162,8 @@ def test_a_spec_knows_its_resolved_budget():
         ("digits15-wrn-16-2", 691_386),
         ("digits15-transformer", 135_754),
         ("digits15-ensemble", 1_247_144),
+        ("cifar100-multi-depth-width", 35_006_544),
+        ("cifar100-multi-width", 27_109_532),
     ],
 )
 def test_the_dense_networks_have_these_counts(task: str, dense: int):

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from npasbench.api import BudgetTooSmall, Findings, LayerSpec
-from npasbench.baselines.superweight import Superweight, _classes
+from npasbench.baselines.superweight import Superweight
 from npasbench.budget import resolve
 from npasbench.building import audited
 from npasbench.measuring.count import count
@@ -26,7 +26,7 @@ from npasbench.sharing.clusters import by_member, clusters_of, coarse_map
 from npasbench.sharing.composed import Classes, ComposedWeights
 from npasbench.sharing.layers import shareable_layers
 from npasbench.sharing.network import unshared_parameters
-from npasbench.sharing.splitting import Link, Split
+from npasbench.sharing.splitting import Link, Split, linked_classes
 from npasbench.sharing.superweights import Cluster
 
 RELEASE = json.loads((Path(__file__).parent / "data" / "swn_parity.json").read_text(encoding="utf-8"))
@@ -57,7 +57,7 @@ def shared_by(
 ) -> tuple[list[Cluster], Classes]:
     own = by_member(layers_of(members))
     clusters = clusters_of(own, coarse_map(own, 4) if found is None else found)
-    return clusters, _classes(clusters, own, links, tied)
+    return clusters, linked_classes(clusters, own, links, tied)
 
 
 def templates(clusters: list[Cluster], classes: Classes, budget: int) -> dict[str, int]:

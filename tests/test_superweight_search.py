@@ -115,11 +115,11 @@ def test_the_threshold_falls_until_the_clusters_fit_and_stops_where_all_bins_are
     found = evidence([layers], directions(layers, 0, 90, 120), [0])
     size = layers[0].size
     one = method(linkage=rule, threshold=0.5, decrement=0.3)
-    assert one._affordable(found, [layers], 10 * size, True)[1] == 0.5
-    fitting, threshold = one._affordable(found, [layers], size, True)
+    assert one.affordable(found, [layers], 10 * size, True)[1] == 0.5
+    fitting, threshold = one.affordable(found, [layers], size, True)
     assert fitting.clusters == [[0, 0, 0]]
     assert -1.01 < threshold < 0
-    assert one._affordable(found, [layers], 1, True) == (fitting, -1.01)
+    assert one.affordable(found, [layers], 1, True) == (fitting, None)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -128,7 +128,7 @@ def test_at_the_lowest_threshold_even_opposite_gradients_stay_together(rule: Any
     gradients = {
         layer.name: torch.full(layer.shape, sign) for layer, sign in zip(layers, (1.0, -1.0, 1.0), strict=True)
     }
-    split, _ = method(linkage=rule)._affordable(evidence([layers], gradients, [0]), [layers], layers[0].size, True)
+    split, _ = method(linkage=rule).affordable(evidence([layers], gradients, [0]), [layers], layers[0].size, True)
     assert split.clusters == [[0, 0, 0]]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -181,10 +182,10 @@ class Context:
         self.optimizer, self.progress = optimizer, Progress(epoch, 4, 3 * epoch + 3, 12)
 
 
-def trained(one: Any, network: SharedNetwork, epochs: int = 4) -> list[int]:
-    """Three steps an epoch on noise with the method's hooks; the number of coefficient rows after each epoch."""
+def trained(one: Any, network: SharedNetwork, note: Callable[[], int] = lambda: 0, epochs: int = 4) -> list[int]:
+    """Three steps an epoch on noise with the method's hooks; what ``note`` says after each epoch."""
     optimizer, rng = torch.optim.SGD(one.parameter_groups(network), lr=0.01, momentum=0.9), torch.Generator()
-    rows = []
+    notes = []
     for step in range(3 * epochs):
         optimizer.zero_grad()
         logits = network.train()(torch.randn(6, 3, 8, 8, generator=rng))
@@ -193,29 +194,38 @@ def trained(one: Any, network: SharedNetwork, epochs: int = 4) -> list[int]:
         one.after_step(network, Progress(step // 3, epochs, step + 1, 3 * epochs))
         if step % 3 == 2:
             one.after_epoch(network, Context(optimizer, step // 3))
-            rows.append(sum(value.shape[0] for value in network.generator.coefficients.values()))
-    return rows
+            notes.append(note())
+    return notes
 
 
 @pytest.mark.parametrize(
-    ("knobs", "changes"),
+    ("knobs", "epochs"),
     [
-        ({"unshare_epoch": 0}, [0, 0, 0, 0]),
-        ({"unshare_epoch": 2}, [0, 1, 1, 1]),
-        ({"unshare_epoch": 1, "unshare_gap": 2}, [1, 2, 2, 3]),
-        ({"unshare_epoch": 9}, [0, 0, 0, 0]),
+        ({"unshare_epoch": 0}, []),
+        ({"unshare_epoch": 2}, [2]),
+        ({"unshare_epoch": 1, "unshare_gap": 2}, [1, 2, 4]),
+        ({"unshare_epoch": 2, "unshare_gap": 1}, [2, 3, 4]),
+        ({"unshare_epoch": 9}, []),
     ],
 )
-def test_unsharing_happens_after_the_epochs_that_were_asked_for(knobs: dict[str, int], changes: list[int]):
-    one = method(phase="coarse", bins=1, unshare_threshold=0.0, **knobs)
+def test_unsharing_happens_after_the_epochs_that_were_asked_for(
+    knobs: dict[str, int], epochs: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    one = method(phase="coarse", bins=1, unshare_threshold=-1.0, **knobs)
     network = built(one, deep(), 20_000)
-    start_rows = sum(value.shape[0] for value in network.generator.coefficients.values())
-    rows = trained(one, network)
-    assert (rows[0] > start_rows) == (changes[0] > 0)
-    assert all(
-        (after > before) <= (b > a) for before, after, a, b in zip(rows, rows[1:], changes, changes[1:], strict=False)
-    )
-    assert (rows[-1] > start_rows) == (changes[-1] > 0)
+    heard: list[float] = []
+
+    def spy(weights: ComposedWeights, *_: object) -> int:
+        evidence = [buffer for name, buffer in weights.named_buffers() if name.startswith("evidence")]
+        heard.append(sum(float(buffer.abs().sum()) for buffer in evidence))
+        for buffer in evidence:
+            buffer.zero_()
+        return 0
+
+    monkeypatch.setattr("npasbench.baselines.superweight.unshare", spy)
+    calls = trained(one, network, lambda: len(heard))
+    assert calls == [sum(epoch <= done for epoch in epochs) for done in range(1, 5)]
+    assert all(evidence > 0 for evidence in heard)
 
 
 @given(st.floats(0.13, 3), st.sampled_from([1, 2, 4]), st.floats(-1, 1), st.booleans())

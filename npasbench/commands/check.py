@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import click
 
-from npasbench.commands.options import json_option, plugin_option, set_option
+from npasbench.commands.options import data_root_option, json_option, plugin_option, set_option
 
 
 @click.command("check")
@@ -17,8 +18,16 @@ from npasbench.commands.options import json_option, plugin_option, set_option
 )
 @set_option
 @plugin_option
+@data_root_option
 @json_option
-def check(method: str, task: str, settings: tuple[str, ...], plugins: tuple[str, ...], as_json: bool) -> None:
+def check(
+    method: str,
+    task: str,
+    settings: tuple[str, ...],
+    plugins: tuple[str, ...],
+    data_root: Path | None,
+    as_json: bool,
+) -> None:
     """Check a method against the contract: budgets, gradients, seeds, saving, copying, exporting, learning.
 
     \b
@@ -27,7 +36,7 @@ def check(method: str, task: str, settings: tuple[str, ...], plugins: tuple[str,
     from npasbench.commands.options import read_knobs
     from npasbench.conformance import check_method
 
-    verdicts = check_method(method, task=task, knobs=read_knobs(settings), plugins=plugins)
+    verdicts = check_method(method, task=task, knobs=read_knobs(settings), plugins=plugins, data_root=data_root)
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if as_json:
         click.echo(json.dumps([vars(verdict) for verdict in verdicts], indent=1))

@@ -50,6 +50,12 @@ label_option: Decorator = click.option(
 device_option: Decorator = click.option(
     "--device", default=None, help="cpu, cuda or cuda:N. [default: cuda if there is one]"
 )
+data_root_option: Decorator = click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="The folder of data sets that do not come along. [default: what NPASBENCH_DATA names, else data]",
+)
 checkpoint_option: Decorator = click.option(
     "--checkpoint-seconds",
     type=click.FloatRange(min=0),

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import click
 
-from npasbench.commands.options import checkpoint_option, device_option, runs_argument, workers_option
-from npasbench.commands.working import do_runs
+from npasbench.commands.options import (
+    checkpoint_option,
+    data_root_option,
+    device_option,
+    runs_argument,
+    workers_option,
+)
+from npasbench.commands.working import check_data, do_runs
 from npasbench.errors import RunError, UsageError
 
 
@@ -16,8 +22,11 @@ from npasbench.errors import RunError, UsageError
 @runs_argument
 @workers_option
 @device_option
+@data_root_option
 @checkpoint_option
-def retry(runs: Path, workers: int | None, device: str | None, checkpoint_seconds: float) -> None:
+def retry(
+    runs: Path, workers: int | None, device: str | None, data_root: Path | None, checkpoint_seconds: float
+) -> None:
     """Do every failed run again, from its last checkpoint if it has one. A corrupt result is set aside first.
 
     \b
@@ -32,23 +41,25 @@ def retry(runs: Path, workers: int | None, device: str | None, checkpoint_second
     if not again:
         click.echo("No run has failed.")
         return
-    specs = []
+    specs = {}
     for directory in again:
         try:
-            specs.append(directory.spec())
+            specs[directory] = directory.spec()
         except RunError as error:
             click.echo(f"left alone: {error}", err=True)
-            continue
+    check_data(list(specs.values()), data_root)
+    for directory in specs:
         with writing(directory.path):
             for file in (directory.failure_file, directory.result_file):
                 if file.exists():
                     file.replace(file.with_suffix(".previous.json"))
     code = do_runs(
-        specs,
+        list(specs.values()),
         runs,
         workers=workers,
         device=device,
         checkpoint_seconds=checkpoint_seconds,
         go_on="the command that planned these runs",
+        data_root=data_root,
     )
     sys.exit(code or int(len(specs) < len(again)))

@@ -10,6 +10,7 @@ import click
 
 from npasbench.commands.options import (
     checkpoint_option,
+    data_root_option,
     device_option,
     label_for,
     label_option,
@@ -35,6 +36,7 @@ from npasbench.commands.working import INTERRUPTED, any_done, do_runs
 @runs_option
 @workers_option
 @device_option
+@data_root_option
 @checkpoint_option
 def run(
     name: str,
@@ -47,6 +49,7 @@ def run(
     runs: Path,
     workers: int | None,
     device: str | None,
+    data_root: Path | None,
     checkpoint_seconds: float,
 ) -> None:
     """Do every run of a suite, or of one method on a task. What is done already is not done again.
@@ -67,6 +70,7 @@ def run(
         device=device,
         checkpoint_seconds=checkpoint_seconds,
         go_on=shlex.join(["npasbench", *sys.argv[1:]]),
+        data_root=data_root,
     )
     if code != INTERRUPTED and any_done(specs, runs):
         click.echo(f"Show them: npasbench leaderboard {shlex.quote(str(runs))}")

@@ -34,16 +34,23 @@ def do_runs(
     device: str | None,
     checkpoint_seconds: float,
     go_on: str,
+    data_root: Path | None = None,
     quiet: bool = False,
 ) -> int:
-    """Do what is open of ``specs``; returns the exit code. ``go_on`` is the command that goes on after an interruption."""
+    """Do what is open of ``specs``; returns the exit code. ``go_on`` is the command that goes on after an interruption.
+
+    Raises:
+        DataError: before anything is begun, if data of open runs are not under the data root, or damaged.
+    """
+    from npasbench import data
     from npasbench.commands.display import RunDisplay
     from npasbench.running.rundir import RunDirectory
     from npasbench.running.worker import Options
 
-    options = Options(pick_device(device), checkpoint_seconds)
+    options = Options(pick_device(device), checkpoint_seconds, data.data_root(data_root))
     directories = [RunDirectory.of(root, spec) for spec in specs]
     waiting = [spec for spec, directory in zip(specs, directories, strict=True) if directory.open_to_work()]
+    check_data(waiting, options.data_root)
     failed = sum(directory.failure_file.exists() and not directory.result_file.exists() for directory in directories)
     _announce(len(specs), len(waiting), failed, root)
     with RunDisplay(len(waiting), quiet=quiet) as display:
@@ -55,6 +62,18 @@ def do_runs(
         click.echo(f"Go on with: {go_on}")
         return INTERRUPTED
     return _sum_up(display, directories, len(waiting), root, go_on)
+
+
+def check_data(specs: Sequence[RunSpec], data_root: Path | None) -> None:
+    """See that the data of all these runs are there and whole.
+
+    Raises:
+        DataError: naming what is missing or damaged, and how to get it.
+    """
+    from npasbench.data import check
+
+    for data in dict.fromkeys(spec.task.data for spec in specs):
+        check(data, data_root)
 
 
 def _do(waiting: Sequence[RunSpec], root: Path, workers: int, options: Options, display: RunDisplay) -> bool:

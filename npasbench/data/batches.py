@@ -14,6 +14,7 @@ from torch import Tensor
 from npasbench import card, streams
 from npasbench.data import augment
 from npasbench.data.dataset import DataSet
+from npasbench.data.normalise import black
 from npasbench.errors import UsageError
 from npasbench.method import Batch
 
@@ -32,6 +33,7 @@ class Batches:
         if batch_size < 1:
             raise UsageError(f"A batch needs at least one example, not {batch_size}.")
         self.inputs, self.labels = dataset.train_inputs.to(device), dataset.train_labels.to(device)
+        self.black = black(self.inputs.shape[1], data.normalise).to(device) if data.shift else None
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
 
     @property
@@ -53,12 +55,15 @@ class Batches:
             yield Batch(inputs, self.labels.index_select(0, indices), indices)
 
     def _augment(self, images: Tensor, epoch: int, step: int) -> Tensor:
-        if not (self.data.shift or self.data.flip):
+        if not (self.data.shift or self.data.flip or self.data.cutout):
             return images
         generator = streams.generator(self.seed, "augmentation", epoch, step)
         if self.data.shift:
             offsets = augment.draw_offsets(len(images), self.data.shift, generator)
-            images = augment.shift(images, offsets.to(self.device), self.data.shift)
+            images = augment.shift(images, offsets.to(self.device), self.data.shift, self.black)
         if self.data.flip:
             images = augment.mirror(images, augment.draw_mirrored(len(images), generator).to(self.device))
+        if self.data.cutout:
+            centres = augment.draw_centres(len(images), images.shape[2], images.shape[3], generator)
+            images = augment.cut_out(images, centres.to(self.device), self.data.cutout)
         return images

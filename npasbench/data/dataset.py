@@ -33,15 +33,16 @@ class DataSet:
         return iter(torch.split(self.test_inputs, batch_size))
 
 
-def draw_of_each_class(labels: Tensor, classes: int, per_class: int, seed: int) -> Tensor:
+def draw_of_each_class(labels: Tensor, classes: int, per_class: int, seed: int, *, leave: int = 0) -> Tensor:
     """Which examples ``[N]`` (bool) the seed's stream ``split`` draws: ``per_class`` of each class.
 
     Raises:
-        UsageError: if a class would have none left to test.
+        UsageError: if a class has too few of them, ``leave`` being left to test.
     """
-    most = int(labels.bincount(minlength=classes).min()) - 1
+    most = int(labels.bincount(minlength=classes).min()) - leave
     if per_class > most:
-        raise UsageError(f"train_per_class is {per_class}, but at most {most} leave every class an example to test.")
+        why = "leave every class an example to test" if leave else "are there of every class"
+        raise UsageError(f"train_per_class is {per_class}, but at most {most} {why}.")
     generator = streams.generator(seed, "split")
     drawn = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(classes):

@@ -25,7 +25,7 @@ def split(data: card.Data, seed: int) -> DataSet:
     if data.train_per_class is None:
         raise UsageError("'digits' has no test set of its own: set train_per_class; what is not drawn is tested.")
     inputs, labels = _read()
-    drawn = draw_of_each_class(labels, CLASSES, data.train_per_class, seed)
+    drawn = draw_of_each_class(labels, CLASSES, data.train_per_class, seed, leave=1)
     return DataSet("digits", inputs[drawn], labels[drawn], inputs[~drawn], labels[~drawn], CLASSES)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,16 +49,17 @@ def load_trained(directory: RunDirectory, spec: RunSpec, device: torch.device) -
     return method, place(network, spec.task.recipe, device), floats
 
 
-def certify(directory: RunDirectory, device: torch.device) -> dict[str, Any]:
+def certify(directory: RunDirectory, device: torch.device, data_root: Path | None = None) -> dict[str, Any]:
     """The fields of a run's certificate.
 
     Raises:
         RunError: if the run's files are missing or do not fit.
+        DataError: if the data are no longer where the run found them.
     """
     spec = directory.spec()
     prepare_process(spec, device)
     method, network, floats = load_trained(directory, spec, device)
-    data = load(spec.task.data, seed=spec.seed)
+    data = load(spec.task.data, seed=spec.seed, root=data_root)
     recipe = spec.task.recipe
     predicted = predict(network, data.test(recipe.batch_size * 10), recipe, device).argmax(1).numpy()
     try:
@@ -76,7 +78,7 @@ def certify(directory: RunDirectory, device: torch.device) -> dict[str, Any]:
     }
 
 
-def serve(connection: Connection, device: str) -> None:
+def serve(connection: Connection, device: str, data_root: Path | None) -> None:
     """Certify every run whose path arrives, until the other end closes."""
     import signal
 
@@ -88,7 +90,7 @@ def serve(connection: Connection, device: str) -> None:
             return
         answer: dict[str, Any] | str
         try:
-            answer = certify(RunDirectory(path), torch.device(device))
+            answer = certify(RunDirectory(path), torch.device(device), data_root)
         except Exception as error:
             answer = f"{type(error).__name__}: {error}"
         connection.send(answer)

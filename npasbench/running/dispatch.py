@@ -50,7 +50,8 @@ class _Pool:
 
         reports, theirs = self.context.Pipe(duplex=False)
         asking, answering = self.context.Pipe()
-        certifier = self.context.Process(target=serve, args=(answering, self.options.device), daemon=True)
+        with_what = (answering, self.options.device, self.options.data_root)
+        certifier = self.context.Process(target=serve, args=with_what, daemon=True)
         certifier.start()
         answering.close()
         process = self.context.Process(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ class Surroundings:
     certify: Callable[[RunDirectory], dict[str, Any]] | None = None
     """Certifies a run in another process; returns a certificate's fields or raises RunError."""
     checkpoint_seconds: float = 30.0
+    data_root: Path | None = None
     started: float = field(default_factory=time.monotonic)
 
 
@@ -100,7 +102,7 @@ class _Run:
 
     def _train(self, problem: Problem) -> tuple[nn.Module, DataSet, int]:
         """Search, build, audit, train: the trained network, its data, and how often it was interrupted."""
-        data = load(self.spec.task.data, seed=self.spec.seed)
+        data = load(self.spec.task.data, seed=self.spec.seed, root=self.around.data_root)
         batches = Batches(data, self.spec.task.data, self.recipe.batch_size, self.spec.seed, self.device)
         around = self.around
         observer = RunObserver(self.directory, self.lease, around.checkpoint_seconds, around.should_stop, around.tell)

@@ -34,6 +34,8 @@ class Options:
 
     device: str = "cpu"
     checkpoint_seconds: float = 30.0
+    data_root: Path | None = None
+    """Where data sets lie that have to be brought along."""
 
 
 def work(
@@ -85,6 +87,7 @@ def _work_on(
         tell=lambda event: tell({"run": run, "state": "running", **event}),
         certify=certify,
         checkpoint_seconds=options.checkpoint_seconds,
+        data_root=options.data_root,
         started=time.monotonic(),
     )
     with kept_alive(lease):

@@ -56,6 +56,7 @@ class ComposedWeights(WeightGenerator):
         self.templates = nn.Parameter(torch.zeros(sum(n * size for _, n, size in self.stores.values())))
         self.coefficients = nn.ParameterDict()
         self.listening = False
+        self.searched: dict[str, Any] = {}
         self.keeps_classes = False  # a search's network stays tied
         self.weight_gradients: dict[str, Tensor] | None = None
         for key, store in self.stores.items():

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from npasbench.sharing.superweights import Region
 
@@ -100,6 +101,7 @@ class _Compose(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         templates, *matrices = ctx.saved_tensors
         plan: Plan = ctx.plan

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from npasbench.sharing.agreement import Linkage, agreeing, cosine, cosines
 from npasbench.sharing.clusters import Map, deepest, renumbered
+from npasbench.sharing.composed import Classes
 from npasbench.sharing.layers import LayerSpec
+from npasbench.sharing.superweights import Cluster
 
 Link = tuple[int, int] | None
 """The member and layer whose coefficients a layer starts with, or None for its own."""
@@ -45,6 +47,7 @@ class Evidence:
         self.members, self.gradients, self.coarse, self.depths = members, gradients, coarse, depths
         self.lead = deepest(members)
         own = coarse[self.lead]
+        self._counterparts: dict[tuple[int, int], tuple[int, int] | None] = {}
         self._similarities = {
             number: cosines([self._gradient(self.lead, k) for k, one in enumerate(own) if one == number])
             for number in sorted(set(own))
@@ -63,7 +66,7 @@ class Evidence:
             if member == self.lead:
                 continue
             for k in range(len(self.members[member])):
-                target = self._counterpart(member, k, attached)
+                target = self._known_counterpart(member, k, attached)
                 if target is None:
                     found[member][k] = self._alone(member, k)
                     continue
@@ -81,6 +84,12 @@ class Evidence:
                 numbers[k] = used + group
             used += 1 + max(groups)
         return numbers
+
+    def _known_counterpart(self, member: int, k: int, attached: Sequence[int]) -> tuple[int, int] | None:
+        """As :meth:`_counterpart`, which is the same at every threshold."""
+        if (member, k) not in self._counterparts:
+            self._counterparts[member, k] = self._counterpart(member, k, attached)
+        return self._counterparts[member, k]
 
     def _counterpart(self, member: int, k: int, attached: Sequence[int]) -> tuple[int, int] | None:
         """The same layer of an attached member of the same depth; else the lead's layer of the bin that agrees most."""
@@ -107,6 +116,34 @@ class Evidence:
 
     def _gradient(self, member: int, k: int) -> Tensor:
         return self.gradients[self.members[member][k].name]
+
+
+def linked_classes(
+    clusters: Sequence[Cluster], members: Sequence[Sequence[LayerSpec]], links: Sequence[Sequence[Link]], tied: bool
+) -> Classes:
+    """For each SuperWeight the class of each user: all one, each its own, or as linked where both ends use it."""
+    target = {
+        members[member][k].name: members[link[0]][link[1]].name
+        for member, own in enumerate(links)
+        for k, link in enumerate(own)
+        if link is not None
+    }
+    classes: Classes = {}
+    for number, cluster in enumerate(clusters):
+        for index in range(len(cluster.sizes)):
+            names = [cluster.layers[position].name for position in cluster.users(index)]
+            known: dict[str, int] = {}
+            classes[f"{number}_{index}"] = [
+                0 if tied else known.setdefault(_root(name, target, names), len(known)) for name in names
+            ]
+    return classes
+
+
+def _root(name: str, target: Mapping[str, str], users: Sequence[str]) -> str:
+    """The layer at the end of a chain of links, as far as it leads over users."""
+    while name in target and target[name] in users:
+        name = target[name]
+    return name
 
 
 def _local(layer: LayerSpec) -> str:

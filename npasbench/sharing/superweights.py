@@ -18,7 +18,6 @@ from npasbench.sharing.layers import LayerSpec
 
 CAP = 8
 """The most templates of one SuperWeight under the published allocation."""
-_TRIALS = 64
 
 
 class Region(NamedTuple):
@@ -159,20 +158,19 @@ def published_within(pieces: Sequence[Piece], parameters: int) -> list[int]:
     if parameters < least:
         raise BudgetTooSmall(smallest=least)
     limit = parameters - sum(piece.rows for piece in pieces)
-    for _ in range(_TRIALS):
+    while True:
         templates = published_templates(pieces, limit)
         over = sum(n * piece.cost for n, piece in zip(templates, pieces, strict=True)) - parameters
         if over <= 0:
             return templates
-        limit = max(limit - over, least - sum(piece.rows for piece in pieces))
-    return [1] * len(pieces)
+        limit = max(limit - over, sum(piece.size for piece in pieces))
 
 
 def full_templates(pieces: Sequence[Piece], parameters: int, *, counts_coefficients: bool = True) -> list[int]:
     """Templates for each SuperWeight that leave less unused than one more of the cheapest would cost.
 
-    As many rounds as it takes, without a cap: first over SuperWeights with more uses than templates, as published; then
-    over all, the largest first.
+    As published, rounds over SuperWeights with more uses than templates come first, then rounds over all, up to 8 each.
+    What is left then goes beyond 8, in further rounds over all. After the first rounds the largest come first.
 
     Raises:
         BudgetTooSmall: if there is not one template for each.
@@ -189,11 +187,15 @@ def full_templates(pieces: Sequence[Piece], parameters: int, *, counts_coefficie
         templates[index] += number
         excess -= number * costs[index]
 
-    for uses in range(1, max(piece.uses for piece in pieces)):
+    for uses in range(1, CAP):
         for index, piece in enumerate(pieces):
             if piece.uses > uses:
                 add(index)
     largest_first = sorted(range(len(pieces)), key=lambda index: (-costs[index], index))
+    for _ in range(1, CAP):
+        for index in largest_first:
+            if templates[index] < CAP:
+                add(index)
     while excess >= min(costs):
         rounds = max(1, excess // sum(costs))
         for index in largest_first:

@@ -1,0 +1,23 @@
+"""Normalisation of each channel, with a card's figures."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from npasbench.card import Normalise
+
+_WHITE = 255
+
+
+def normalised(images: Tensor, by: Normalise | None) -> Tensor:
+    """Pixels from 0 to 1, ``[batch, channels, height, width]``, less their channel's mean, by its standard deviation."""
+    if by is None:
+        return images
+    mean, std = (torch.tensor([figure / _WHITE for figure in one]).view(-1, 1, 1) for one in (by.mean, by.std))
+    return images.sub(mean).div_(std)
+
+
+def black(channels: int, by: Normalise | None) -> Tensor:
+    """What a black pixel becomes, ``[channels]``."""
+    return normalised(torch.zeros(1, channels, 1, 1), by).flatten()
