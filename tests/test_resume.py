@@ -19,7 +19,14 @@ def start(card: Path, runs: Path, method: str, budget: str, plugin: Path | None 
     command = [sys.executable, "-m", "npasbench", "run", str(card), "--method", method, "--budget", budget]
     command += ["--seeds", "3", "--runs", str(runs), "--workers", "1", "--checkpoint-seconds", "0", "--device", "cpu"]
     command += ["--plugin", str(plugin)] if plugin else []
-    return subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    # A shell that runs these tests in the background has them ignore Ctrl-C, and their children with them.
+    return subprocess.Popen(
+        command,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def finish(process: subprocess.Popen[bytes]) -> str:
