@@ -10,7 +10,17 @@ from npasbench.leaderboard.statistics import Interval, mean_interval, paired_dif
 from npasbench.running.record import Record
 
 HERE = Path(__file__).parent
-FIRST = ("dense", "narrow", "ssn", "ssn-shape", "ssn-random", "ssn-learned", "ssn-plus", "ssn-plus-learned")
+FIRST = (
+    "dense",
+    "narrow",
+    "ssn",
+    "ssn-shape",
+    "ssn-random",
+    "ssn-learned",
+    "ssn-plus",
+    "ssn-plus-learned",
+    "superweight",
+)
 PAIRS = (
     ("ssn", "narrow"),
     ("ssn", "naive-all"),
@@ -18,6 +28,9 @@ PAIRS = (
     *(("ssn-plus", other) for other in ("narrow", "naive-all", "roast", "hashed", "template-bank", "magnitude")),
     ("ssn-learned", "ssn"),
     ("ssn-learned", "ssn-random"),
+    ("superweight", "superweight-untied"),
+    ("superweight", "superweight-published"),
+    *(("superweight", other) for other in ("narrow", "ssn", "ssn-plus", "roast", "template-bank")),
 )
 
 Cells = dict[tuple[str, int], list[Record]]
