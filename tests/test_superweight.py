@@ -27,10 +27,32 @@ from npasbench.measuring.count import count
 from npasbench.networks import architecture
 from npasbench.sharing.layers import shareable_layers
 from npasbench.sharing.network import unshared_parameters
+from npasbench.sharing.superweights import CAP, Piece, full_templates
 from npasbench.training.evaluate import predict
 from npasbench.training.loop import Training
 
 CPU = torch.device("cpu")
+
+
+@st.composite
+def drawn_pieces(draw: st.DrawFn) -> list[Piece]:
+    uses = st.integers(1, 20)
+    return [
+        Piece(draw(st.integers(1, 500)), n, draw(st.integers(1, n)))
+        for n in draw(st.lists(uses, min_size=1, max_size=6))
+    ]
+
+
+@given(drawn_pieces(), st.integers(0, 60_000))
+@settings(max_examples=200, deadline=None)
+def test_more_than_eight_templates_are_given_only_for_what_nobody_else_can_use(pieces: list[Piece], more: int):
+    budget = sum(piece.cost for piece in pieces) + more
+    templates = full_templates(pieces, budget)
+    left = budget - sum(n * piece.cost for n, piece in zip(templates, pieces, strict=True))
+    assert 0 <= left < min(piece.cost for piece in pieces)
+    beyond = sum((n - CAP) * piece.cost for n, piece in zip(templates, pieces, strict=True) if n > CAP)
+    if beyond:
+        assert all(piece.cost > left + beyond for n, piece in zip(templates, pieces, strict=True) if n < CAP)
 
 
 @st.composite

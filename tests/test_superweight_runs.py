@@ -108,3 +108,11 @@ def test_the_cost_of_the_search_is_in_the_record(runs: Runs):
     assert whole["search_epochs"] == pytest.approx(2 + 4 / 3)
     assert whole["search_flops"] == killed["search_flops"] > 0
     assert whole["search_seconds"] > 0
+
+
+@pytest.mark.slow
+def test_the_clusters_and_the_threshold_that_was_needed_are_in_the_record(runs: Runs):
+    allocation = json.loads((only_run(runs[0]) / "result.json").read_text())["allocation"]
+    found = torch.load(only_run(runs[0]) / "findings.pt", weights_only=True)["facts"]
+    assert len(allocation["clusters"]) == 1 + max(map(max, found["clusters"]))
+    assert allocation["threshold"] == found["threshold"]
