@@ -176,6 +176,33 @@ def test_anytime_curves_are_drawn_for_the_budget_that_is_chosen(
     assert visit.wrong == []
 
 
+def test_a_chart_in_a_panel_that_closes_and_opens_keeps_the_pages_width(
+    browser: sync_api.Browser, tmp_path: Path
+) -> None:
+    ensembles(tmp_path / "runs", seeds=3)
+    site = build_site(tmp_path / "runs", tmp_path / "site").index.parent
+    visit = Visit(browser, next((site / "tasks").glob("*.html")), 900)
+    first, second = (visit.page.get_by_role("button", name=title, exact=True) for title in ("0.25×", "1×"))
+    panels = visit.page.locator("#anytime .panel")
+    # Closed in the same moment in which its charts come into view.
+    visit.page.evaluate(
+        """() => { const panel = document.querySelector("#anytime .panel:not([hidden])");
+        panel.scrollIntoView(); requestAnimationFrame(() => setTimeout(() => { panel.hidden = true; })); }"""
+    )
+    visit.page.wait_for_timeout(200)
+    for button, panel in ((second, panels.nth(1)), (first, panels.nth(0))):
+        button.click()
+        for figure in panel.locator("figure.chart").all():
+            figure.scroll_into_view_if_needed()
+            figure.locator(".scatterlayer .trace").first.wait_for()
+    visit.page.set_viewport_size({"width": 390, "height": 900})
+    for button in (second, first):
+        button.click()
+        visit.page.wait_for_timeout(1000)
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert visit.wrong == []
+
+
 def test_without_scripts_every_budgets_subsets_stand(browser: sync_api.Browser, tmp_path: Path) -> None:
     ensembles(tmp_path / "runs", seeds=3)
     site = build_site(tmp_path / "runs", tmp_path / "site").index.parent

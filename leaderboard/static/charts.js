@@ -43,26 +43,46 @@
     place.on("plotly_unhover", ({ points }) => shade(place, points[0].data.legendgroup, 0.08));
   };
 
+  // The width and theme that a chart was drawn for; one whose entry is missing is drawn when it comes into view.
+  const drawn = new WeakMap();
+  const shown = (box) => box.offsetParent !== null;
+
   const draw = (box) => {
     const figure = themed(JSON.parse(box.querySelector("script").textContent));
-    const place = box.querySelector(".plot") ?? box.appendChild(Object.assign(document.createElement("div"), { className: "plot" }));
-    window.Plotly.react(place, figure.data, figure.layout, { responsive: true, displaylogo: false, displayModeBar: false });
-    if (!box.dataset.drawn) listen(place);
-    box.dataset.drawn = "yes";
+    const found = box.querySelector(".plot");
+    const place = found ?? box.appendChild(Object.assign(document.createElement("div"), { className: "plot" }));
+    drawn.set(box, box.clientWidth);
+    window.Plotly.react(place, figure.data, figure.layout, { displaylogo: false, displayModeBar: false });
+    if (!found) listen(place);
   };
 
   document.addEventListener("DOMContentLoaded", () => {
     probe.hidden = true;
     document.body.append(probe);
     const boxes = [...document.querySelectorAll("figure.chart")];
-    const seen = new IntersectionObserver((entries) => {
-      for (const entry of entries.filter((one) => one.isIntersecting)) {
-        seen.unobserve(entry.target);
-        draw(entry.target);
+    // A panel may have been closed since the browser saw a chart in it; one that is drawn unseen has no width.
+    const inView = new IntersectionObserver((entries) => {
+      for (const { target, isIntersecting } of entries) {
+        if (isIntersecting && shown(target) && !drawn.has(target)) draw(target);
       }
     }, { rootMargin: "400px" });
-    boxes.forEach((box) => seen.observe(box));
-    window.addEventListener("beforeprint", () => boxes.filter((box) => !box.dataset.drawn && box.offsetParent).forEach(draw));
-    document.addEventListener("themechange", () => boxes.filter((box) => box.dataset.drawn).forEach(draw));
+    const sized = new ResizeObserver((entries) => {
+      for (const { target } of entries) {
+        if (shown(target) && drawn.has(target) && drawn.get(target) !== target.clientWidth) {
+          drawn.set(target, target.clientWidth);
+          window.Plotly.Plots.resize(target.querySelector(".plot"));
+        }
+      }
+    });
+    for (const box of boxes) {
+      inView.observe(box);
+      sized.observe(box);
+    }
+    window.addEventListener("beforeprint", () => boxes.filter((box) => shown(box) && !drawn.has(box)).forEach(draw));
+    document.addEventListener("themechange", () => boxes.forEach((box) => {
+      drawn.delete(box);
+      inView.unobserve(box);
+      inView.observe(box);
+    }));
   });
 })();
