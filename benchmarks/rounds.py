@@ -67,3 +67,12 @@ def ratio(name: str, times: list[float], reference: list[float]) -> Ratio:
     return Ratio(
         name, float(np.median(paired)), float(interval.low), float(interval.high), float(np.median(times)), len(times)
     )
+
+
+def report(
+    title: str, contestants: Mapping[str, Callable[[], object]], rounds: int, limits: Mapping[str, float]
+) -> None:
+    """One table of paired ratios to the first contestant."""
+    print(f"\n{title}: median of paired ratios with 95 % interval")
+    for row in compare(contestants, next(iter(contestants)), rounds):
+        print(row.line(limits.get(row.name)), flush=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 from generation import evaluation, training_step
-from rounds import compare
+from rounds import compare, report
 from torch import Tensor, nn
 
 from npasbench.budget import Budget, resolve
@@ -35,13 +35,6 @@ def shared(method: str, budget: str | int, **knobs: object) -> nn.Module:
     size = resolve(budget, dense) if isinstance(budget, str) else Budget(str(budget), budget, dense, "bank")
     problem = Problem((REFERENCE,), size, 100, (3, 32, 32))
     return build(create(Registry().method(method), knobs, method), problem, Findings(), 0)
-
-
-def report(title: str, contestants: dict[str, Callable[[], object]], rounds: int, limits: dict[str, float]) -> None:
-    """One table of paired ratios to the first contestant."""
-    print(f"\n{title}: median of paired ratios with 95 % interval")
-    for row in compare(contestants, next(iter(contestants)), rounds):
-        print(row.line(limits.get(row.name)), flush=True)
 
 
 def steps(rounds: int, inputs: Tensor, labels: Tensor) -> None:

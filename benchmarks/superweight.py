@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from generation import evaluation, training_step
-from rounds import compare
+from rounds import compare, report
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -37,13 +37,6 @@ def shared(bank: float, names: Sequence[str] = ("wrn-16-4",), **knobs: object) -
     size = Budget(str(bank), int(bank * convolutions), sum(one.total for one in dense), "bank")
     method = create(Registry().method("superweight"), {"phase": "untied", "allocation": "full", **knobs}, "superweight")
     return build(method, Problem(members, size, 100, (3, 32, 32)), Findings(), 0)
-
-
-def report(title: str, contestants: dict[str, Callable[[], object]], rounds: int, limits: dict[str, float]) -> None:
-    """One table of paired ratios to the first contestant."""
-    print(f"\n{title}: median of paired ratios with 95 % interval")
-    for row in compare(contestants, next(iter(contestants)), rounds):
-        print(row.line(limits.get(row.name)), flush=True)
 
 
 def networks() -> dict[str, nn.Module]:
