@@ -30,7 +30,9 @@ PAIRS = (
     ("ssn-learned", "ssn-random"),
     ("superweight", "superweight-untied"),
     ("superweight", "superweight-published"),
-    *(("superweight", other) for other in ("narrow", "ssn", "ssn-plus", "roast", "template-bank")),
+    *(("superweight", other) for other in ("narrow", "deep-ensemble", "ssn", "ssn-plus", "roast", "template-bank")),
+    *(("superweight-untied", other) for other in ("narrow", "deep-ensemble", "batch-ensemble", "naive", "template-bank")),
+    *((other, "narrow") for other in ("deep-ensemble", "batch-ensemble", "mimo")),
 )
 
 Cells = dict[tuple[str, int], list[Record]]
