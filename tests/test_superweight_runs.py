@@ -51,12 +51,13 @@ class Runs(NamedTuple):
     steps: list[int]
 
 
-@pytest.fixture(scope="module", params=["digits15-wrn-16-2", "digits15-ensemble"])
+@pytest.fixture(scope="module", params=["digits15-wrn-16-2", "digits15-ensemble", "digits15-transformer"])
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Killed in the search, while listening, right after unsharing, and after it was resumed."""
+    """Killed in the search, while listening, right after unsharing, and after it was resumed; of the transformer linear layers."""
     folder = tmp_path_factory.mktemp("superweight")
     plugin, card = folder / "mortal.py", folder / f"{request.param}.toml"
-    plugin.write_text(MORTAL)
+    linear = request.param == "digits15-transformer"
+    plugin.write_text(MORTAL.replace("search_epochs", f"linear: bool = {linear}\n    search_epochs"))
     card.write_text((CARDS / card.name).read_text(encoding="utf-8").replace("epochs = 60", f"epochs = {EPOCHS}"))
     finish(start(card, folder / "whole", "mortal", "0.5", plugin))
     steps = []
@@ -96,7 +97,8 @@ def classes(folder: Path, kept: str) -> dict[str, list[int]]:
     facts = torch.load(only_run(folder) / "findings.pt", weights_only=True)["facts"]
     content = json.loads((only_run(folder) / "spec.json").read_text(encoding="utf-8"))
     spec = RunSpec.model_validate({key: content[key] for key in content if not key.endswith("fingerprint")})
-    network = build(create(Superweight, {}, "superweight"), problem_of(spec), Findings(facts), 0)
+    method = create(Superweight, {"linear": spec.knobs["linear"]}, "superweight")
+    network = build(method, problem_of(spec), Findings(facts), 0)
     first: dict[str, list[int]] = network.generator.classes
     return first
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -23,9 +25,11 @@ from npasbench.errors import UsageError
 from npasbench.measuring.count import count
 from npasbench.networks import architecture
 from npasbench.registry import create
-from npasbench.sharing.clusters import by_member, clusters_of, coarse_map
+from npasbench.running.search import find
+from npasbench.sharing.clusters import by_member, clusters_of, coarse_map, kernel_class
 from npasbench.sharing.splitting import Evidence
 from npasbench.training.loop import Training
+from npasbench.training.team import Team
 
 RULES = ("average", "published")
 
@@ -97,6 +101,15 @@ def test_layers_of_a_kernel_that_the_deepest_member_lacks_have_their_own_cluster
     clusters_of(members, split.clusters)
     assert split.clusters == [[0, 0, 1], [1, 2], [2]]
     assert split.links[1:] == [[(0, 2), None], [None]]
+
+
+def test_a_layer_does_not_join_its_namesake_where_only_one_of_them_is_depthwise():
+    layers = layers_in([THREE, THREE], [THREE, THREE])
+    layers[3] = replace(layers[3], groups=3)
+    members = by_member(layers)
+    found = Evidence(members, directions(layers, 0, 90, 0, 90), coarse_map(members, 1), [16, 16]).split(0.5, "average")
+    assert found.clusters == [[0, 1], [0, 2]]
+    assert found.links[1] == [(0, 0), None]
 
 
 def test_the_deepest_member_decides_even_if_it_is_not_the_first():
@@ -245,18 +258,129 @@ def test_the_searchs_network_stays_tied_though_training_would_unshare(small_trai
 @pytest.fixture
 def small_training() -> Any:
     """A problem at half the budget of digits' networks, and a search whose stages are two epochs."""
+    return brief
 
-    def make(one: Method, members: tuple[Any, ...]) -> tuple[Problem, BriefSearch]:
-        data = Data(set="digits", train_per_class=15, protocol="full-last")
-        batches = Batches(load(data, seed=0), data, 50, 0, torch.device("cpu"))
-        recipe = Recipe(
-            epochs=2, batch_size=50, threads=1, optimizer={"name": "sgd", "lr": 0.1}, schedule={"name": "constant"}
-        )
+
+def brief(
+    one: Method, members: tuple[Any, ...], budget: float = 0.5, per_class: int = 15, batch: int = 50, lr: float = 0.1
+) -> tuple[Problem, BriefSearch]:
+    """A problem on digits, and a search whose stages are two epochs of ``per_class`` images a class."""
+    data = Data(set="digits", train_per_class=per_class, protocol="full-last")
+    batches = Batches(load(data, seed=0), data, batch, 0, torch.device("cpu"))
+    recipe = Recipe(
+        epochs=2, batch_size=batch, threads=1, optimizer={"name": "sgd", "lr": lr}, schedule={"name": "constant"}
+    )
+    with torch.device("meta"):
         dense = sum(count(member.create()).total for member in members)
-        problem = Problem(members, resolve(0.5, dense), 10, (1, 8, 8))
-        return problem, BriefSearch(0, lambda network: Training(one, network, recipe, batches, torch.device("cpu")))
+    problem = Problem(members, resolve(budget, dense), 10, (1, 8, 8))
+    return problem, BriefSearch(0, lambda network: Training(one, network, recipe, batches, torch.device("cpu")))
 
-    return make
+
+# Families that are mixed, and layers that are no convolutions: the whole search
+
+SEARCHED: dict[str, tuple[tuple[str, ...], float, dict[str, Any]]] = {
+    "resnet18-resnet34": (("torchvision:resnet18", "torchvision:resnet34"), 0.5, {"threshold": 0.3}),
+    "transformer": (("row-transformer",), 1, {"threshold": 0.3, "linear": True}),
+}
+
+
+class Searched(NamedTuple):
+    """A search on real digits: what was asked, and what it found."""
+
+    method: Superweight
+    problem: Problem
+    findings: Findings
+    begin: Callable[..., tuple[Problem, BriefSearch]]
+
+    @property
+    def members(self) -> list[list[LayerSpec]]:
+        """The layers that are composed."""
+        return by_member(build(self.method, self.problem, self.findings, 0).layers)
+
+
+@pytest.fixture(scope="module", params=SEARCHED)
+def searched(request: pytest.FixtureRequest) -> Searched:
+    names, budget, knobs = SEARCHED[request.param]
+    one, members = method(**knobs), tuple(architecture(name, classes=10, input_shape=(1, 8, 8)) for name in names)
+
+    def begin(asked_for: float | int = budget) -> tuple[Problem, BriefSearch]:
+        return brief(one, members, asked_for, per_class=1, batch=5, lr=0.01)
+
+    problem, context = begin(budget)
+    torch.manual_seed(1)
+    return Searched(one, problem, one.search(problem, context), begin)
+
+
+def test_every_layer_is_in_one_cluster_of_its_own_bin_and_kernel(searched: Searched):
+    members, found = searched.members, searched.findings.facts["clusters"]
+    clusters = clusters_of(members, found)
+    assert sorted(layer.name for cluster in clusters for layer in cluster.layers) == sorted(
+        layer.name for own in members for layer in own
+    )
+    coarse = coarse_map(members, 4)
+    bins = {layer.name: coarse[member][k] for member, own in enumerate(members) for k, layer in enumerate(own)}
+    for cluster in clusters:
+        assert len({kernel_class(layer) for layer in cluster.layers}) == 1
+        assert len({bins[layer.name] for layer in cluster.layers}) == 1
+    # gradients have split bins, and have left layers together
+    assert len(set(bins.values())) < len(clusters) < len(bins)
+
+
+def test_links_lead_to_layers_of_the_same_cluster(searched: Searched):
+    found, links = searched.findings.facts["clusters"], searched.findings.facts["links"]
+    ends = [(found[member][k], link) for member, own in enumerate(links) for k, link in enumerate(own) if link]
+    assert all(found[link[0]][link[1]] == cluster for cluster, link in ends)
+    assert bool(ends) == (len(found) > 1)
+
+
+def test_what_a_search_found_leaves_less_than_a_superweight_of_the_budget_unused(searched: Searched):
+    one, problem = searched.method, searched.problem
+    shared = build(one, problem, searched.findings, 0)
+    unused = problem.budget.parameters - one.final_count(shared)
+    assert 0 <= unused < min(piece.cost for piece in one.pieces(shared.generator.clusters, shared.generator.classes))
+
+
+def test_a_search_is_refused_with_the_smallest_budget_which_is_then_met_exactly(searched: Searched):
+    with pytest.raises(BudgetTooSmall) as refused:
+        searched.method.search(searched.begin(0.01)[0], Untouchable())
+    with pytest.raises(BudgetTooSmall):
+        searched.method.search(searched.begin(refused.value.smallest - 1)[0], Untouchable())
+    problem, context = searched.begin(refused.value.smallest)
+    found = searched.method.search(problem, context)
+    shared = build(searched.method, problem, found, 0)
+    assert found.facts["clusters"] == coarse_map(by_member(shared.layers), 4)
+    assert searched.method.final_count(shared) == refused.value.smallest
+
+
+class Kept(BriefSearch):
+    """A search whose costs are kept with what it finds."""
+
+    team = Team()
+
+    def costs(self) -> dict[str, float | None]:
+        return {"search_epochs": 2.0}
+
+    def restore_costs(self, costs: dict[str, float | None]) -> None:
+        self.restored = costs
+
+
+def test_a_search_comes_again_with_the_seed_and_its_findings_alone_build_the_same_network(
+    searched: Searched, tmp_path: Path
+):
+    one, (problem, context) = searched.method, searched.begin()
+    torch.manual_seed(2)  # whatever happened before in this process
+    found = find(one, problem, Kept(context.seed, context.begin), tmp_path / "findings.pt")
+    assert found == searched.findings
+
+    def untouched(network: nn.Module) -> Training:
+        raise AssertionError("trained though it was found before")
+
+    later = Kept(context.seed, untouched)
+    again = find(one, problem, later, tmp_path / "findings.pt")
+    assert later.restored == {"search_epochs": 2.0}
+    first, second = (build(one, problem, findings, 3).state_dict() for findings in (found, again))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_findings_without_a_search_get_a_sentence():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from npasbench.sharing.agreement import Linkage, agreeing, cosine, cosines
-from npasbench.sharing.clusters import Map, deepest, renumbered
+from npasbench.sharing.clusters import Map, deepest, kernel_class, renumbered
 from npasbench.sharing.composed import Classes
 from npasbench.sharing.layers import LayerSpec
 from npasbench.sharing.superweights import Cluster
@@ -112,7 +112,7 @@ class Evidence:
         return cosine(self._gradient(*one), self._gradient(*other))
 
     def _same_kernel(self, one: tuple[int, int], other: tuple[int, int]) -> bool:
-        return self.members[one[0]][one[1]].shape[2:] == self.members[other[0]][other[1]].shape[2:]
+        return kernel_class(self.members[one[0]][one[1]]) == kernel_class(self.members[other[0]][other[1]])
 
     def _gradient(self, member: int, k: int) -> Tensor:
         return self.gradients[self.members[member][k].name]
