@@ -35,7 +35,7 @@ from npasbench.registry import Registry, create
 from npasbench.running.certify import certify
 from npasbench.running.execute import prepare_process
 from npasbench.running.rundir import RunDirectory
-from npasbench.running.worker import Options, work
+from npasbench.running.worker import Options, Ways, work
 
 WORKERS, SEEDS, LIMIT = 2, 10, 1.15
 CPU = torch.device("cpu")
@@ -45,7 +45,7 @@ import sys, time
 begun = float(sys.argv[1])
 if __name__ == "__main__":
     from pathlib import Path
-    from npasbench.running.dispatch import run_local, warm_up
+    from npasbench.running.dispatch import Pool, warm_up
     warm_up()
     from npasbench.commands.planning import plan_runs
     specs = plan_runs("quickstart", None, None, {}, ("1",), (0,), ())[:1]
@@ -54,7 +54,7 @@ if __name__ == "__main__":
     def report(event):
         if event["state"] == "started":
             first.append(time.time() - begun)
-    run_local(specs, Path(sys.argv[2]), 2, Options(), report)
+    Pool(specs, Path(sys.argv[2]), 2, Options(), report).work()
     print(first[0])
 """
 
@@ -145,7 +145,7 @@ def main() -> None:
             directory = RunDirectory.of(root, spec)
 
             def by_harness(spec: RunSpec = spec) -> None:
-                work([spec], root, Options(), lambda _: None, lambda: False, None)
+                work([spec], root, Options(), Ways(lambda _: None))
 
             first, second = (by_harness, bare_loop(spec)) if turn % 2 else (bare_loop(spec), by_harness)
             one, two = timed(first), timed(second)

@@ -6,7 +6,6 @@ description are left out, every default is in. Two results are comparable only u
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import tomllib
@@ -16,7 +15,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from npasbench.amounts import Memory, Minutes
 from npasbench.budget import Accounting, canonical
+from npasbench.card_problems import problems_of
 from npasbench.errors import CardError, UsageError
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
@@ -121,6 +122,31 @@ class Recipe(Strict):
     memory_format: Literal["contiguous", "channels-last"] = "contiguous"
     threads: Positive
     """CPU threads of one run: one thread and two give different bits, so the card fixes them."""
+    norm_images: Annotated[int, Field(ge=2)] | None = None
+    """How many images of a batch a BatchNorm sees at once; by default all. Decides a result, so it is the card's to say:
+    a run on several GPUs normalises each one's share, and so does one process if the card says so."""
+
+    @model_validator(mode="after")
+    def _norm_images_fit(self) -> Self:
+        if self.norm_images is not None and self.norm_images > self.batch_size:
+            raise ValueError(f"'norm_images' is {self.norm_images}, more than a batch of {self.batch_size} has")
+        return self
+
+    def deciding(self) -> dict[str, Any]:
+        """What of it goes into a fingerprint: see :meth:`Data.deciding`."""
+        content = self.model_dump(mode="json")
+        if self.norm_images is None:
+            del content["norm_images"]
+        return content
+
+
+class Needs(Strict):
+    """What one run needs of a machine at least; asked for when it is submitted, and decides no result."""
+
+    gpus: Annotated[int, Field(ge=0)] = 0
+    memory: Memory = "8G"
+    time: Minutes = 30
+    """With the dense network; a method may say that it takes longer."""
 
 
 class Card(Strict):
@@ -137,6 +163,7 @@ class Card(Strict):
     budgets: Annotated[tuple[str, ...], Field(min_length=1)]
     accounting: Accounting = "total"
     recipe: Recipe
+    needs: Needs = Needs()
     metrics: Annotated[tuple[Literal["accuracy", "nll", "ece", "top5"], ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=3)]
 
@@ -153,9 +180,9 @@ class Card(Strict):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the canonical JSON of everything that decides a result."""
-        free = {"title", "description", "budgets", "seeds"}
+        free = {"title", "description", "budgets", "seeds", "needs"}
         decides = self.model_dump(mode="json", by_alias=True, exclude=free)
-        return fingerprint({**decides, "data": self.data.deciding()})
+        return fingerprint({**decides, "data": self.data.deciding(), "recipe": self.recipe.deciding()})
 
 
 class Entry(Strict):
@@ -240,7 +267,7 @@ def _read(path: Path, model: type[Model]) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        problems = "\n".join(f"  {_explain(one, model)}" for one in error.errors())
+        problems = "\n".join(f"  {sentence}" for sentence in problems_of(error, model))
         raise CardError(f"{path} is not a valid {model.__name__.lower()}:\n{problems}") from None
 
 
@@ -274,37 +301,3 @@ def _without_repeats(kind: str, values: tuple[Listed, ...]) -> tuple[Listed, ...
     if len(set(values)) < len(values):
         raise ValueError(f"a {kind} is listed twice")
     return values
-
-
-def _explain(error: Any, model: type[BaseModel]) -> str:
-    """One pydantic error as a sentence: the key, what was given, what was expected, the nearest key."""
-    where, given = error["loc"], error.get("input")
-    key = ".".join(str(part) for part in where)
-    if error["type"] == "extra_forbidden":
-        known = _keys_beside(where, model)
-        near = difflib.get_close_matches(str(where[-1]), known, n=1, cutoff=0.5)
-        guess = f" Did you mean '{near[0]}'?" if near else ""
-        return f"key '{key}' is unknown.{guess} Known keys there: {', '.join(known)}."
-    if error["type"] == "missing":
-        return f"key '{key}' is missing. Add it."
-    message = str(error["msg"]).removeprefix("Value error, ")
-    shown = f" (given: {given!r})" if isinstance(given, (str, int, float, bool, list)) else ""
-    return f"key '{key}': {message}{shown}." if key else f"{message}."
-
-
-def _keys_beside(where: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
-    """The keys that a model knows at the place of an error."""
-    current = model
-    for part in where[:-1]:
-        if isinstance(part, int) or part not in current.model_fields:
-            continue
-        inner = [t for t in _inner_types(current.model_fields[part].annotation) if issubclass(t, BaseModel)]
-        current = inner[0] if inner else current
-    return sorted(field.alias or name for name, field in current.model_fields.items())
-
-
-def _inner_types(annotation: Any) -> list[type]:
-    arguments = typing.get_args(annotation)
-    if not arguments:
-        return [annotation] if isinstance(annotation, type) else []
-    return [found for argument in arguments for found in _inner_types(argument)]

@@ -13,7 +13,10 @@ from npasbench import __version__
 from npasbench.errors import NpasbenchError, PluginWarning, UnknownName
 
 COMMANDS = "npasbench.commands"
-_ORDER = "quickstart list show check new-method plan run status retry inspect leaderboard export"
+_ORDER = (
+    "quickstart list show check new-method plan run status logs cancel retry doctor inspect leaderboard figure compare "
+    "publish verify export"
+)
 
 
 class Verbs(click.Group):

@@ -75,9 +75,16 @@ class RunError(NpasbenchError):
 class WriteError(RunError):
     """A file cannot be written: read-only, no permission, disk full. No fault of the run, which stays open."""
 
+    run = ""
+    """The run at which a worker came to it."""
+
 
 class LeaseLost(RunError):
     """Another worker has taken the run over; this one must not touch it any more."""
+
+
+class TeamEnded(RunError):
+    """The processes that train one run together cannot go on: one has failed, and the others may wait for it."""
 
 
 def _either(names: list[str]) -> str:

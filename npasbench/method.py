@@ -144,6 +144,10 @@ class Method(abc.ABC):
         """A reason why this method has no business with this problem, or None."""
         return None
 
+    def time_factor(self, problem: Problem) -> float:  # noqa: ARG002
+        """How many times as long a run may take as the dense network's, for the time that is asked of a cluster."""
+        return 2.0 if self.needs_search() else 1.2
+
     def needs_search(self) -> bool:
         """Whether :meth:`search` has to be called at all; by default if a subclass defines one."""
         return type(self).search is not Method.search

@@ -297,6 +297,7 @@ DECIDES: list[tuple[str, Any]] = [
     ("recipe.precision", "bfloat16"),
     ("recipe.memory_format", "channels-last"),
     ("recipe.threads", 2),
+    ("recipe.norm_images", 10),
 ]
 
 
@@ -320,7 +321,7 @@ def changed(key: str, value: Any) -> Card:
 
 def test_every_key_of_a_card_is_said_here_to_decide_or_not():
     card = Card.model_validate(tomllib.loads(CARD))
-    free = {"title", "description", "budgets", "seeds"}
+    free = {"title", "description", "budgets", "seeds", "needs.gpus", "needs.memory", "needs.time"}
     fixed = {"schema", "recipe.optimizer.name", "recipe.schedule.name"}  # cannot change alone
     assert leaves(card.model_dump(by_alias=True)) == {key for key, _ in DECIDES} | free | fixed
 

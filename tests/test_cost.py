@@ -22,7 +22,7 @@ from npasbench.registry import Registry
 from npasbench.running import record
 from npasbench.running.record import Record
 from npasbench.running.rundir import RunDirectory
-from npasbench.running.worker import Options, work
+from npasbench.running.worker import Options, Ways, work
 from npasbench.sharing.layers import shareable_layers
 from npasbench.sharing.network import SharedNetwork, WeightGenerator
 
@@ -211,7 +211,7 @@ def test_live_bytes_follow_what_autograd_keeps():
 def run(card: Path, root: Path, method: str, seed: int) -> Record:
     """The record of one short run."""
     (spec,) = plan_entry(str(card), Entry(label=method, method=method), Registry(), budgets=["0.5"], seeds=(seed,))
-    work([spec], root, Options(), lambda event: None, lambda: False, None)
+    work([spec], root, Options(), Ways(lambda event: None))
     return record.read(RunDirectory.of(root, spec).result_file)
 
 

@@ -47,7 +47,7 @@ from npasbench.running.certify import certify, load_trained
 from npasbench.running.members import member_results
 from npasbench.running.record import Record
 from npasbench.running.rundir import RunDirectory
-from npasbench.running.worker import Options, work
+from npasbench.running.worker import Options, Ways, work
 from npasbench.sharing.layers import shareable_layers
 from npasbench.training.evaluate import diversity, mean_prediction, predict, predict_each
 from npasbench.training.loop import Training
@@ -430,7 +430,7 @@ def small_task(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def done(spec: RunSpec, root: Path) -> tuple[RunDirectory, Record]:
-    work([spec], root, Options(), lambda event: None, lambda: False, lambda directory: certify(directory, CPU))
+    work([spec], root, Options(), Ways(lambda event: None, certify=lambda directory: certify(directory, CPU)))
     directory = RunDirectory.of(root, spec)
     return directory, record.read(directory.result_file)
 

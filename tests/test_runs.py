@@ -25,7 +25,7 @@ from npasbench.running.certify import certify
 from npasbench.running.files import atomic, publish
 from npasbench.running.lease import Lease
 from npasbench.running.rundir import RunDirectory, find_runs
-from npasbench.running.worker import Options, work
+from npasbench.running.worker import Options, Ways, work
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def plan(small_card: Callable[..., Path]) -> Callable[..., list[RunSpec]]:
 def do(specs: list[RunSpec], root: Path, should_stop: Callable[[], bool] = lambda: False) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     with_certificate = lambda directory: certify(directory, torch.device("cpu"))  # noqa: E731
-    work(specs, root, Options(), events.append, should_stop, with_certificate)
+    work(specs, root, Options(), Ways(events.append, should_stop, with_certificate))
     return events
 
 

@@ -23,7 +23,7 @@ from npasbench.commands.planning import plan_runs
 from npasbench.commands.wording import plural
 
 if TYPE_CHECKING:
-    from npasbench.plan import RunSpec
+    from npasbench.commands.gaps import Cell, Gaps
 
 
 @click.command("plan")
@@ -47,71 +47,87 @@ def plan(
     runs: Path,
     as_json: bool,
 ) -> None:
-    """Show the runs of a suite or task, cell by cell, and how many of them are done.
+    """Show the runs of a suite or task, cell by cell, the largest gaps first: how many are done, how long the rest takes.
+
+    The estimate is what runs of the same cell took; else of the same label at the nearest budget, else of the same task.
 
     \b
     Example:  npasbench plan digits15
     """
+    from npasbench.commands.gaps import find_gaps
+
     knobs = read_knobs(settings)
     label = label or (label_for(method, knobs) if method else None)
     specs = plan_runs(name, method, label, knobs, budgets, read_seeds(seeds), plugins)
-    cells = _cells(specs, runs)
-    stale = _changed_since(specs, runs)
+    gaps = find_gaps(specs, runs)
     if as_json:
-        click.echo(json.dumps({"runs": len(specs), "cells": cells, "source_changed": stale}, indent=1))
-        return
-    for cell in cells:
-        states = ", ".join(f"{number} {state}" for state, number in cell["states"].items())
-        click.echo(f"{cell['task']}  {cell['label']:<20} {cell['budget']:>8} = {cell['parameters']:>11,}  {states}")
-    total = Counter(state for cell in cells for state, number in cell["states"].items() for _ in range(number))
+        click.echo(json.dumps(_report(gaps), indent=1))
+    else:
+        _print(gaps)
+
+
+def _report(gaps: Gaps) -> dict[str, Any]:
+    states = gaps.states
+    return {
+        "runs": gaps.runs,
+        "states": states,
+        "open": sum(cell.open for cell in gaps.cells),
+        "device_hours_left": gaps.seconds_left / 3600,
+        "without_estimate": gaps.unknown,
+        "cells": [
+            {
+                "task": cell.spec.task.name,
+                "label": cell.spec.label,
+                "budget": cell.spec.budget,
+                "parameters": cell.spec.budget_parameters,
+                "states": cell.states,
+                "open": cell.open,
+                "device_seconds_of_a_run": cell.estimate.seconds if cell.estimate else None,
+                "estimated_from": cell.estimate.source if cell.estimate else None,
+                "device_hours_left": None if cell.seconds_left is None else cell.seconds_left / 3600,
+            }
+            for cell in gaps.cells
+        ],
+        "source_changed": gaps.stale,
+    }
+
+
+def _print(gaps: Gaps) -> None:
+    width = max((len(cell.spec.task.name) for cell in gaps.cells), default=0)
+    for cell in gaps.cells:
+        spec, states = cell.spec, ", ".join(f"{number} {state}" for state, number in cell.states.items())
+        left = f"  {_left(cell)}" if cell.open else ""
+        click.echo(
+            f"{spec.task.name:<{width}}  {spec.label:<20} {spec.budget:>8} = {spec.budget_parameters:>11,}  {states}{left}"
+        )
     click.echo(
-        f"{plural(len(specs), 'run')}: "
-        + ", ".join(f"{number} {state}" for state, number in sorted(total.items()))
+        f"{plural(gaps.runs, 'run')}: "
+        + ", ".join(f"{number} {state}" for state, number in sorted(gaps.states.items()))
         + "."
     )
-    for label in stale:
+    _print_left(gaps)
+    for label in gaps.stale:
         click.echo(f"The source of '{label}' has changed since some of its runs were done; they are kept as they are.")
 
 
-def _cells(specs: list[RunSpec], runs: Path) -> list[dict[str, Any]]:
-    from npasbench.running.rundir import RunDirectory
+def _left(cell: Cell) -> str:
+    from npasbench.commands.estimates import duration
 
-    cells: dict[Path, dict[str, Any]] = {}
-    for spec in specs:
-        cell = cells.setdefault(
-            spec.cell_folder,
-            {
-                "task": spec.task.name,
-                "label": spec.label,
-                "budget": spec.budget,
-                "parameters": spec.budget_parameters,
-                "states": Counter(),
-            },
+    return "(no estimate)" if cell.seconds_left is None else f"({duration(cell.seconds_left)} left)"
+
+
+def _print_left(gaps: Gaps) -> None:
+    """The device time that is missing and how it is known."""
+    from npasbench.commands.estimates import duration
+
+    known = [cell for cell in gaps.cells if cell.open and cell.estimate]
+    if known:
+        by: Counter[str] = Counter()
+        for cell in known:
+            by[cell.estimate.source if cell.estimate else ""] += cell.open
+        of = ", ".join(
+            f"{by[source]} by others of their {source}" for source in ("cell", "label", "task") if by[source]
         )
-        cell["states"][RunDirectory.of(runs, spec).state()] += 1
-    return list(cells.values())
-
-
-def _changed_since(specs: list[RunSpec], runs: Path) -> list[str]:
-    """Labels with finished runs whose method's source was another."""
-    from npasbench.errors import RunError
-    from npasbench.registry import Registry, source_hash
-    from npasbench.running import record
-    from npasbench.running.rundir import RunDirectory
-
-    changed = set()
-    now = {
-        spec.method: source_hash(Registry(spec.plugins).method(spec.method))
-        for spec in {s.method: s for s in specs}.values()
-    }
-    for spec in specs:
-        file = RunDirectory.of(runs, spec).result_file
-        if not file.exists():
-            continue
-        try:
-            then = record.read(file).provenance.get("method_source")
-        except RunError:
-            continue
-        if then != now[spec.method]:
-            changed.add(spec.label)
-    return sorted(changed)
+        click.echo(f"Left: about {duration(gaps.seconds_left)} of one device, for {plural(by.total(), 'run')} ({of}).")
+    for task, number in gaps.unknown.items():
+        click.echo(f"{task}: no run of this task is done yet; no estimate for {plural(number, 'run')}.")

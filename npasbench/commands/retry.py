@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from npasbench.commands.cluster_options import Where, cluster_options
 from npasbench.commands.options import (
     checkpoint_option,
     data_root_option,
@@ -20,12 +21,20 @@ from npasbench.errors import RunError, UsageError
 
 @click.command("retry")
 @runs_argument
+@click.option("--failed", "only_failed", is_flag=True, help="Leave corrupt results alone.")
 @workers_option
 @device_option
 @data_root_option
 @checkpoint_option
+@cluster_options
 def retry(
-    runs: Path, workers: int | None, device: str | None, data_root: Path | None, checkpoint_seconds: float
+    runs: Path,
+    only_failed: bool,
+    workers: int | None,
+    device: str | None,
+    data_root: Path | None,
+    checkpoint_seconds: float,
+    where: Where,
 ) -> None:
     """Do every failed run again, from its last checkpoint if it has one. A corrupt result is set aside first.
 
@@ -37,7 +46,8 @@ def retry(
 
     if not runs.is_dir():
         raise UsageError(f"There is no folder {runs}. Name the folder of all runs.")
-    again = [directory for directory in find_runs(runs) if directory.state() in ("failed", "corrupt")]
+    states = ("failed",) if only_failed else ("failed", "corrupt")
+    again = [directory for directory in find_runs(runs) if directory.state() in states]
     if not again:
         click.echo("No run has failed.")
         return
@@ -61,5 +71,6 @@ def retry(
         checkpoint_seconds=checkpoint_seconds,
         go_on="the command that planned these runs",
         data_root=data_root,
+        where=where,
     )
     sys.exit(code or int(len(specs) < len(again)))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from npasbench.commands.cluster_options import Where, cluster_options
 from npasbench.commands.options import (
     checkpoint_option,
     data_root_option,
@@ -38,6 +39,7 @@ from npasbench.commands.working import INTERRUPTED, any_done, do_runs
 @device_option
 @data_root_option
 @checkpoint_option
+@cluster_options
 def run(
     name: str,
     method: str | None,
@@ -51,6 +53,7 @@ def run(
     device: str | None,
     data_root: Path | None,
     checkpoint_seconds: float,
+    where: Where,
 ) -> None:
     """Do every run of a suite, or of one method on a task. What is done already is not done again.
 
@@ -71,7 +74,8 @@ def run(
         checkpoint_seconds=checkpoint_seconds,
         go_on=shlex.join(["npasbench", *sys.argv[1:]]),
         data_root=data_root,
+        where=where,
     )
-    if code != INTERRUPTED and any_done(specs, runs):
+    if code != INTERRUPTED and where.executor not in ("slurm", "local") and any_done(specs, runs):
         click.echo(f"Show them: npasbench leaderboard {shlex.quote(str(runs))}")
     sys.exit(code)

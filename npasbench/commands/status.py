@@ -4,66 +4,124 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from npasbench.commands.options import json_option, runs_argument
-from npasbench.commands.wording import what_is_wrong
 from npasbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from npasbench.running.rundir import RunDirectory
+    from rich.text import Text
+
+    from npasbench.commands.standing import Reader, Standing
+
+_EVERY = 5.0
 
 
 @click.command("status")
 @runs_argument
 @json_option
-def status(runs: Path, as_json: bool) -> None:
+@click.option(
+    "--watch",
+    is_flag=False,
+    flag_value=str(_EVERY),
+    metavar="[SECONDS]",
+    help=f"Show it again every so many seconds until all runs ended or Ctrl-C. [default: {_EVERY:g}]",
+)
+@click.pass_context
+def status(ctx: click.Context, runs: Path, as_json: bool, watch: str | None) -> None:
     """Show which runs wait, run, are done or failed, and why. Exits 1 if one failed or is corrupt.
 
-    \b
-    Example:  npasbench status runs
-    """
-    from npasbench.running.rundir import find_runs
+    Runs of a batch that nobody has begun yet wait too; of its jobs it tells what keeps open runs from being done.
 
+    \b
+    Example:  npasbench status runs --watch
+    """
+    from npasbench.commands.standing import Reader
+
+    if (
+        watch is not None
+        and ctx.get_parameter_source("runs") is click.core.ParameterSource.DEFAULT
+        and not _is_number(watch)
+    ):
+        runs, watch = Path(watch), str(_EVERY)  # "--watch runs": the folder, not a time
+    if watch is not None and as_json:
+        raise UsageError("--json tells once how runs stand; leave out --watch.")
     if not runs.is_dir():
         raise UsageError(f"There is no folder {runs}. Name the folder of all runs, or start some with 'npasbench run'.")
-    rows = [_row(directory, runs) for directory in find_runs(runs)]
-    states = Counter(row["state"] for row in rows)
+    reader = Reader(runs)
+    if watch is not None:
+        sys.exit(_watch(reader, _seconds(watch)))
+    standing = reader.read()
     if as_json:
-        click.echo(json.dumps({"runs": len(rows), "states": states, "rows": rows}, indent=1))
+        click.echo(json.dumps(standing.report(), indent=1))
     else:
-        _print(rows, states)
-    sys.exit(1 if states["failed"] or states["corrupt"] else 0)
+        _print(standing)
+    sys.exit(standing.exit_code)
 
 
-def _row(directory: RunDirectory, runs: Path) -> dict[str, Any]:
-    row: dict[str, Any] = {"run": str(directory.path.relative_to(runs)), "state": directory.state()}
-    if row["state"] == "failed":
-        row["reason"] = directory.failure().get("error", "failure.json cannot be read")
-    if row["state"] == "corrupt":
-        row["reason"] = what_is_wrong(directory)
-    if row["state"] in ("running", "interrupted"):
-        epochs = directory.epochs()
-        row["epoch"] = epochs[-1]["epoch"] if epochs else 0
-    return row
+def _print(standing: Standing) -> None:
+    from npasbench.commands.standing import lines
+
+    for line, bad in lines(standing):
+        click.secho(line, fg="red") if bad else click.echo(line)
 
 
-def _print(rows: list[dict[str, Any]], states: Counter[str]) -> None:
-    cells: dict[str, Counter[str]] = {}
-    for row in rows:
-        cells.setdefault(row["run"].rsplit("/", 1)[0], Counter())[row["state"]] += 1
-    width = max(map(len, cells), default=0)
-    for cell, counts in cells.items():
-        click.echo(f"{cell:<{width}}  " + ", ".join(f"{number} {state}" for state, number in sorted(counts.items())))
-    for row in rows:
-        if row["state"] in ("running", "interrupted"):
-            click.echo(f"{row['run']}: {row['state']}, {row['epoch']} epochs done")
-        elif "reason" in row:
-            click.secho(f"{row['run']}: {row['state']}: {row['reason']}", fg="red")
-    click.echo(
-        f"{len(rows)} runs: " + (", ".join(f"{n} {state}" for state, n in sorted(states.items())) or "none") + "."
-    )
+def _watch(reader: Reader, seconds: float) -> int:
+    """Show it until all runs ended or Ctrl-C; the exit code for what was seen last."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    if not console.is_terminal:
+        return _repeat(reader, seconds, _print)
+    with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
+        code = _repeat(reader, seconds, lambda standing: live.update(_text(standing), refresh=True))
+        live.vertical_overflow = "visible"
+        return code
+
+
+def _repeat(reader: Reader, seconds: float, show: Callable[[Standing], Any]) -> int:
+    code = 0
+    try:
+        while True:
+            standing = reader.read()
+            code = standing.exit_code
+            show(standing)
+            if standing.over:
+                return code
+            time.sleep(seconds)
+    except KeyboardInterrupt:
+        return code
+
+
+def _text(standing: Standing) -> Text:
+    """The count of all runs first: what does not fit on the screen is cut off at its end."""
+    from rich.text import Text
+
+    from npasbench.commands.standing import lines
+
+    *others, last = lines(standing)
+    text = Text()
+    for line, bad in (last, *others):
+        text.append(f"{line}\n", style="red" if bad else "")
+    return text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text) if _is_number(text) else 0.0
+    if not 0.1 <= seconds <= 86_400:
+        raise UsageError(f"'--watch {text}' is no time to wait. Give seconds from 0.1 on, or leave the number out.")
+    return seconds

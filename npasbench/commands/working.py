@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from npasbench.commands.cluster_options import Where
+from npasbench.commands.submitting import submit_runs
+from npasbench.commands.teams import check_teams
 from npasbench.commands.wording import plural, what_is_wrong
 from npasbench.errors import UsageError
 
@@ -36,6 +39,7 @@ def do_runs(
     go_on: str,
     data_root: Path | None = None,
     quiet: bool = False,
+    where: Where | None = None,
 ) -> int:
     """Do what is open of ``specs``; returns the exit code. ``go_on`` is the command that goes on after an interruption.
 
@@ -47,14 +51,25 @@ def do_runs(
     from npasbench.running.rundir import RunDirectory
     from npasbench.running.worker import Options
 
-    options = Options(pick_device(device), checkpoint_seconds, data.data_root(data_root))
+    where = where or Where()
+    submitted = where.executor in ("slurm", "local")
+    options = Options(
+        devices=() if submitted else pick_devices(device),
+        processes=where.gpus_per_run,
+        checkpoint_seconds=checkpoint_seconds,
+        data_root=data.data_root(data_root),
+    )
     directories = [RunDirectory.of(root, spec) for spec in specs]
     waiting = [spec for spec, directory in zip(specs, directories, strict=True) if directory.open_to_work()]
     check_data(waiting, options.data_root)
+    check_teams(waiting, options.processes, options.devices, where.executor)
+    workers = workers or _workers(options)
     failed = sum(directory.failure_file.exists() and not directory.result_file.exists() for directory in directories)
     _announce(len(specs), len(waiting), failed, root)
+    if submitted:
+        return submit_runs(waiting, root, options, workers, device, where) if waiting else 0
     with RunDisplay(len(waiting), quiet=quiet) as display:
-        stopped = _do(waiting, root, workers or _cores(options.device), options, display)
+        stopped = _do(waiting, root, workers, options, display, here=where.executor == "debug")
     if stopped:
         click.echo(
             f"Stopped: {display.states.total()} of {len(waiting)} runs ended, the others keep their checkpoints."
@@ -76,20 +91,25 @@ def check_data(specs: Sequence[RunSpec], data_root: Path | None) -> None:
         check(data, data_root)
 
 
-def _do(waiting: Sequence[RunSpec], root: Path, workers: int, options: Options, display: RunDisplay) -> bool:
+def _do(
+    waiting: Sequence[RunSpec], root: Path, workers: int, options: Options, display: RunDisplay, *, here: bool
+) -> bool:
     """Do the runs; True if the user stopped them with Ctrl-C."""
-    from npasbench.running.dispatch import run_local
+    from npasbench.cluster.job import work_here
+    from npasbench.running.dispatch import Pool
 
     try:
-        if waiting:
-            run_local(waiting, root, workers, options, display)
+        if waiting and here:
+            work_here(waiting, root, options, display)
+        elif waiting:
+            Pool(waiting, root, workers, options, display).work()
     except KeyboardInterrupt:
         return True
     return False
 
 
-def pick_device(given: str | None) -> str:
-    """The device to work on: as given, else CUDA if there is one.
+def pick_devices(given: str | None) -> tuple[str, ...]:
+    """The devices to work on: the given one; else every GPU that is visible, or the CPU.
 
     Raises:
         UsageError: for a device that this machine does not have.
@@ -97,7 +117,10 @@ def pick_device(given: str | None) -> str:
     import torch
 
     if given is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        every = (
+            tuple(f"cuda:{index}" for index in range(torch.cuda.device_count())) if torch.cuda.is_available() else ()
+        )
+        return every or ("cpu",)
     try:
         device = torch.device(given)
         torch.zeros(1, device=device).item()
@@ -106,7 +129,7 @@ def pick_device(given: str | None) -> str:
         if given in (*here, "cuda") and len(here) > 1:
             raise UsageError(f"Device '{given}' is here but cannot be used: {str(error).splitlines()[0]}") from None
         raise UsageError(f"There is no device '{given}' here. Name one of these: {', '.join(here)}.") from None
-    return str(device)
+    return (str(device),)
 
 
 def any_done(specs: Sequence[RunSpec], root: Path) -> bool:
@@ -116,8 +139,11 @@ def any_done(specs: Sequence[RunSpec], root: Path) -> bool:
     return any(RunDirectory.of(root, spec).state() == "done" for spec in specs)
 
 
-def _cores(device: str) -> int:
-    return len(os.sched_getaffinity(0)) if device == "cpu" and hasattr(os, "sched_getaffinity") else 1
+def _workers(options: Options) -> int:
+    """One worker for each core, or for each GPU; as many less as processes train a run together."""
+    on_cpu = options.devices in ((), ("cpu",))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, (cores if on_cpu else len(options.devices)) // options.processes)
 
 
 def _announce(total: int, waiting: int, failed: int, root: Path) -> None:

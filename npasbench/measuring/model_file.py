@@ -21,6 +21,9 @@ from npasbench.method import Method, Structure
 from npasbench.running.files import atomic
 
 _RUNNING = ("running_mean", "running_var")
+_HEADER_LIMIT = 50_000_000
+_STRUCTURE_LIMIT = 2_000_000_000
+"""Bytes. What a structure holds beside masks, the network does not tell before it is restored."""
 
 
 def write_model(path: Path, method: Method, network: nn.Module) -> int:
@@ -53,11 +56,20 @@ def read_model(path: Path, method: Method, network: nn.Module) -> int:
         RunError: if the file is damaged or does not fit the network.
     """
     try:
-        tensors, facts = _read(path)
+        tensors, facts = _read(path, network)
         masks = {name: _unpack(bits, network.get_parameter(name)) for name, bits in _part(tensors, "mask.").items()}
         method.restore(network, Structure(masks, _part(tensors, "structure."), facts))
         return _fill(network, masks, _part(tensors, "parameter."), _part(tensors, "running."))
-    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, AttributeError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RecursionError,
+        RuntimeError,
+        AttributeError,
+    ) as error:
         raise RunError(f"{path} does not fit its run: {error}. Remove the run's folder and run again.") from error
 
 
@@ -110,8 +122,41 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(path: Path, network: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All tensors and the facts, once the header says that they are no more than the network can hold."""
+    header = _header(path)
+    _check_sizes({name: value for name, value in header.items() if name != "__metadata__"}, network)
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         facts: dict[str, Any] = json.loads((file.metadata() or {}).get("facts", "{}"))
     return tensors, facts
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file: its length in 8 bytes, then JSON."""
+    if not path.is_file():
+        raise ValueError("it is no plain file, or is not there")
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(_HEADER_LIMIT, path.stat().st_size):
+            raise ValueError(f"its header claims {length:,} bytes, more than the file or any header has")
+        content = json.loads(file.read(length))
+    if not isinstance(content, dict):
+        raise ValueError("its header is no table of tensors")
+    return content
+
+
+def _check_sizes(header: dict[str, Any], network: nn.Module) -> None:
+    room = {f"parameter.{name}": 8 * value.numel() for name, value in network.named_parameters()}
+    room |= {f"mask.{name}": value.numel() // 8 + 1 for name, value in network.named_parameters()}
+    room |= {f"running.{name}": 8 * value.numel() for name, value in _running(network).items()}
+    structure = _STRUCTURE_LIMIT
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        size = int(end) - int(begin)
+        if name.startswith("structure."):
+            structure -= size
+        elif name not in room:
+            raise ValueError(f"it holds '{name[:100]}', which the network does not have")
+        if size < 0 or structure < 0 or size > room.get(name, size):
+            raise ValueError(f"'{name[:100]}' claims {size:,} bytes, more than the network has room for")

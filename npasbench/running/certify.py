@@ -6,6 +6,7 @@ NaN), and must predict the same class for every test example. One such process c
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,10 +22,11 @@ from npasbench.data.batches import Batches
 from npasbench.errors import RunError
 from npasbench.measuring.dead import dead_parameters
 from npasbench.measuring.model_file import read_model
-from npasbench.method import Findings, Method
+from npasbench.method import Method
 from npasbench.plan import RunSpec
 from npasbench.registry import Registry, create
 from npasbench.running.execute import prepare_process
+from npasbench.running.findings import read_findings
 from npasbench.running.rundir import RunDirectory
 from npasbench.training.evaluate import predict
 from npasbench.training.loop import Training
@@ -40,11 +42,7 @@ def load_trained(directory: RunDirectory, spec: RunSpec, device: torch.device) -
         RunError: if the stored numbers do not fit.
     """
     method = create(Registry(spec.plugins).method(spec.method), dict(spec.knobs), spec.method)
-    findings = Findings()
-    if directory.findings_file.exists():
-        content = torch.load(directory.findings_file, weights_only=True)
-        findings = Findings(content["facts"], content["tensors"])
-    network = build(method, problem_of(spec), findings, spec.seed)
+    network = build(method, problem_of(spec), read_findings(directory.findings_file), spec.seed)
     floats = read_model(directory.model_file, method, network)
     return method, place(network, spec.task.recipe, device), floats
 
@@ -82,7 +80,8 @@ def serve(connection: Connection, device: str, data_root: Path | None) -> None:
     """Certify every run whose path arrives, until the other end closes."""
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     while True:
         try:
             path = connection.recv()
@@ -93,7 +92,8 @@ def serve(connection: Connection, device: str, data_root: Path | None) -> None:
             answer = certify(RunDirectory(path), torch.device(device), data_root)
         except Exception as error:
             answer = f"{type(error).__name__}: {error}"
-        connection.send(answer)
+        with contextlib.suppress(OSError):  # whoever asked may be gone
+            connection.send(answer)
 
 
 def client(connection: Connection) -> Callable[[RunDirectory], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
 from collections.abc import Callable
@@ -38,6 +39,7 @@ from npasbench.training.checkpoint import read_checkpoint, remove_checkpoints
 from npasbench.training.evaluate import correctness_bits, diversity, mean_prediction, predict_each, score
 from npasbench.training.loop import Training
 from npasbench.training.recipe import place
+from npasbench.training.team import Team
 
 
 @dataclass
@@ -52,6 +54,8 @@ class Surroundings:
     checkpoint_seconds: float = 30.0
     data_root: Path | None = None
     started: float = field(default_factory=time.monotonic)
+    team: Team = field(default_factory=Team)
+    """The processes that train together; only the first writes and evaluates."""
 
 
 def execute(directory: RunDirectory, spec: RunSpec, lease: Lease, around: Surroundings) -> Record | None:
@@ -70,17 +74,36 @@ def execute(directory: RunDirectory, spec: RunSpec, lease: Lease, around: Surrou
     return record if published else None
 
 
+def take_part(directory: RunDirectory, spec: RunSpec, around: Surroundings) -> None:
+    """Train along in a run that the team's first process executes.
+
+    Raises:
+        Stopped: with the team.
+        NpasbenchError: as :func:`execute`.
+    """
+    prepare_process(spec, around.device)
+    _Run(directory, spec, None, around).take_part()
+
+
 def prepare_process(spec: RunSpec, device: torch.device) -> None:
-    """Threads from the card, deterministic algorithms on the CPU, the global generator on a stream of the run's own."""
+    """Threads from the card, deterministic algorithms on the CPU, the global generator on a stream of the run's own.
+
+    The stream is the same for all processes of a team, so that a search builds the same networks in each.
+    """
     torch.set_num_threads(spec.task.recipe.threads)
     torch.use_deterministic_algorithms(device.type == "cpu")
-    torch.manual_seed(streams.stream_seed(spec.seed, "training"))
+    seed_training(spec, 0)
+
+
+def seed_training(spec: RunSpec, rank: int) -> None:
+    """Begin the global generator's stream for training; each process of a team has its own."""
+    torch.manual_seed(streams.stream_seed(spec.seed, "training", *([rank] if rank else [])))
 
 
 class _Run:
     """One run on its way to a record."""
 
-    def __init__(self, directory: RunDirectory, spec: RunSpec, lease: Lease, around: Surroundings) -> None:
+    def __init__(self, directory: RunDirectory, spec: RunSpec, lease: Lease | None, around: Surroundings) -> None:
         self.directory, self.spec, self.lease, self.around = directory, spec, lease, around
         self.recipe, self.device = spec.task.recipe, around.device
         self.method = create(Registry(spec.plugins).method(spec.method), dict(spec.knobs), spec.method)
@@ -100,19 +123,30 @@ class _Run:
             return self._unbuilt("refused", str(error), error.smallest)
         return self._measure(network, data, restarts)
 
+    def take_part(self) -> None:
+        """Only train: the team's first process does the rest."""
+        problem = problem_of(self.spec)
+        if self.method.skip(problem):
+            return
+        with contextlib.suppress(BudgetTooSmall):
+            self._train(problem)
+
     def _train(self, problem: Problem) -> tuple[nn.Module, DataSet, int]:
         """Search, build, audit, train: the trained network, its data, and how often it was interrupted."""
         data = load(self.spec.task.data, seed=self.spec.seed, root=self.around.data_root)
         batches = Batches(data, self.spec.task.data, self.recipe.batch_size, self.spec.seed, self.device)
-        around = self.around
-        observer = RunObserver(self.directory, self.lease, around.checkpoint_seconds, around.should_stop, around.tell)
-        search = HarnessSearch(self.directory, self.spec, self.method, batches, self.device, observer)
+        around, team = self.around, self.around.team
+        observer = RunObserver(
+            self.directory, self.lease, around.checkpoint_seconds, around.should_stop, around.tell, writes=team.leads
+        )
+        search = HarnessSearch(self.directory, self.spec, self.method, batches, self.device, observer, team)
         findings = find(self.method, problem, search, self.directory.findings_file)
         network = place(audited(self.method, problem, findings, self.spec.seed), self.recipe, self.device)
-        training = Training(self.method, network, self.recipe, batches, self.device)
-        self.costs = {**cell_costs.measured(self.directory, self.spec, training), **search.costs()}
-        self.member_costs = cell_costs.measured_members(self.directory, self.spec, training)
-        torch.manual_seed(streams.stream_seed(self.spec.seed, "training"))
+        training = Training(self.method, network, self.recipe, batches, self.device, team)
+        if team.leads:
+            self.costs = {**cell_costs.measured(self.directory, self.spec, training), **search.costs()}
+            self.member_costs = cell_costs.measured_members(self.directory, self.spec, training)
+        seed_training(self.spec, team.rank)
         observer.begin()
         resume(training, self.directory, observer)
         training.run(observer)
@@ -163,7 +197,7 @@ class _Run:
 
     def _provenance(self) -> dict[str, Any]:
         times = {"started": self.begun, "finished": datetime.now(UTC)}
-        source = provenance(self.spec, type(self.method), self.device)
+        source = provenance(self.spec, type(self.method), self.device, self.around.team.size)
         return {**source, **{name: time.isoformat(timespec="seconds") for name, time in times.items()}}
 
 

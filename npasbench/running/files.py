@@ -31,8 +31,10 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
 
 
-def publish(path: Path, content: bytes) -> bool:
+def publish(path: Path, content: bytes, *, sync_folder: bool = True) -> bool:
     """Put a complete file at ``path`` unless one is there already; False if one was.
+
+    Without ``sync_folder`` a power cut may take it away again, until something else is published beside it.
 
     Raises:
         WriteError: as :func:`atomic`.
@@ -48,7 +50,8 @@ def publish(path: Path, content: bytes) -> bool:
                 os.link(temporary, path)
             except FileExistsError:
                 return False
-            _sync_folder(path.parent)
+            if sync_folder:
+                _sync_folder(path.parent)
             return True
         finally:
             temporary.unlink(missing_ok=True)

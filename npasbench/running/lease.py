@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from npasbench.running.files import writing
 
 RENEW_EVERY = 10.0
 STALE_AFTER = 90.0
+_CLOCK_KEPT = 30.0
 
 
 @dataclass
@@ -39,12 +41,13 @@ class Lease:
         Raises:
             RunError: if the folder cannot be written to.
         """
-        if path.exists() and not _take_over(path):
-            return None
         token = uuid.uuid4().hex
         content = json.dumps({"token": token, **_identity()})
         with writing(path):
             handle = _create(path)
+        if handle is None and _take_over(path):
+            with writing(path):
+                handle = _create(path)
         if handle is None:
             return None
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -73,7 +76,8 @@ class Lease:
     @staticmethod
     def is_held(path: Path) -> bool:
         """Whether a living worker holds the run."""
-        return path.exists() and not _is_stale(path, _read(path))
+        seen = _stat(path)
+        return seen is not None and not _is_stale(path, seen, _read(path), surely=False)
 
 
 @contextlib.contextmanager
@@ -103,17 +107,18 @@ def _create(path: Path) -> int | None:
 
 def _take_over(path: Path) -> bool:
     """Move a stale lease out of the way; True if the place is free now."""
-    seen = _read(path)
-    if not _is_stale(path, seen):
+    seen = _stat(path)
+    if seen is None:
+        return True
+    content = _read(path)
+    if not _is_stale(path, seen, content, surely=True):
         return False
     aside = path.with_name(f".stale-{uuid.uuid4().hex}")
     try:
         path.rename(aside)
     except FileNotFoundError:
         return True
-    if _read(aside).get("token") != seen.get(
-        "token"
-    ):  # somebody was quicker and this is their fresh lease: put it back
+    if not _is_the_same(aside, seen, content):  # somebody was quicker and this is their fresh lease: put it back
         with contextlib.suppress(FileExistsError):
             os.link(aside, path)
         aside.unlink(missing_ok=True)
@@ -122,17 +127,49 @@ def _take_over(path: Path) -> bool:
     return True
 
 
-def _is_stale(path: Path, content: dict[str, Any]) -> bool:
-    me = _identity()
-    if content.get("machine") == me["machine"] and content.get("pid"):
-        return _started(int(content["pid"])) != content.get("started")
+def _stat(path: Path) -> os.stat_result | None:
     try:
-        return _now(path.parent) - path.stat().st_mtime > STALE_AFTER
+        return path.stat()
     except FileNotFoundError:
-        return True
+        return None
 
 
-def _now(folder: Path) -> float:
+def _is_the_same(path: Path, seen: os.stat_result, content: dict[str, Any]) -> bool:
+    """Whether it is the very file that was seen; one that was just created holds no token yet."""
+    now = _stat(path)
+    return (
+        now is not None
+        and (now.st_ino, now.st_mtime_ns) == (seen.st_ino, seen.st_mtime_ns)
+        and _read(path).get("token") == content.get("token")
+    )
+
+
+def _is_stale(path: Path, seen: os.stat_result, content: dict[str, Any], *, surely: bool) -> bool:
+    """Whether its holder is gone. By the kept clock this is a guess, good for showing; ``surely`` asks the file system."""
+    if content.get("machine") == _machine() and content.get("pid"):
+        return _started(int(content["pid"])) != content.get("started")
+    if not _is_old(seen, _kept_clock(path.parent, seen.st_dev)):
+        return False
+    return not surely or _is_old(seen, _clock(path.parent))
+
+
+def _is_old(seen: os.stat_result, now: float) -> bool:
+    return now - seen.st_mtime > STALE_AFTER
+
+
+_clocks: dict[int, tuple[float, float]] = {}
+
+
+def _kept_clock(folder: Path, device: int) -> float:
+    """As :func:`_clock`, asked of each file system once in a while and counted on in between; it does not run ahead."""
+    read, at = _clocks.get(device, (0.0, -_CLOCK_KEPT))
+    if time.monotonic() - at >= _CLOCK_KEPT:
+        read, at = _clock(folder), time.monotonic()
+        _clocks[device] = read, at
+    return read + time.monotonic() - at
+
+
+def _clock(folder: Path) -> float:
     """The file system's clock, which all workers share."""
     probe = folder / f".clock-{uuid.uuid4().hex}"
     try:
@@ -141,7 +178,8 @@ def _now(folder: Path) -> float:
     except OSError:
         return 0.0
     finally:
-        probe.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from npasbench.networks.members import unnamed
 from npasbench.running.record import MemberResult, SubsetResult
 from npasbench.training.evaluate import mean_prediction, score
 
-_SUBSET_METRICS = ("accuracy", "nll", "ece")
+SUBSET_METRICS = ("accuracy", "nll", "ece")
 
 
 def member_results(
@@ -35,7 +35,7 @@ def member_results(
     subsets = [
         SubsetResult(
             members=list(one.members),
-            metrics=score(mean_prediction(each[list(one.members)]), labels, _SUBSET_METRICS),
+            metrics=score(mean_prediction(each[list(one.members)]), labels, SUBSET_METRICS),
             macs=one.macs,
             latency_seconds=one.latency_seconds,
         )

@@ -18,7 +18,7 @@ from npasbench.registry import Registry, source_hash
 from npasbench.running.commit import commit
 
 
-def provenance(spec: RunSpec, method: type[Method], device: torch.device) -> dict[str, Any]:
+def provenance(spec: RunSpec, method: type[Method], device: torch.device, processes: int = 1) -> dict[str, Any]:
     """Everything about a run that does not decide its result but that a reader will ask for."""
     return {
         **commit(),
@@ -30,6 +30,8 @@ def provenance(spec: RunSpec, method: type[Method], device: torch.device) -> dic
         "host": platform.node(),
         "precision": spec.task.recipe.precision,
         "threads": spec.task.recipe.threads,
+        "processes": processes,
+        "images_a_norm_sees": spec.task.recipe.norm_images or spec.task.recipe.batch_size,
         "method_summary": inspect.cleandoc(method.__doc__ or "").split("\n\n")[0],
         "method_cite": method.cite,
         "method_origin": _origin(spec),

@@ -4,15 +4,39 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from npasbench.errors import RunError
+from npasbench.running.migrations import NewerSchema, migrated
+from npasbench.running.reading import bounded, read_json, short
 
 SCHEMA = 1
+"""The present one; see ``migrations.py`` for how older ones are read."""
 _CURE = "'npasbench retry' sets it aside and does the run again."
 State = Literal["done", "refused", "skipped", "over-budget"]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Place = Annotated[int, Field(ge=-(10**15), le=10**15)]
+Seed = Annotated[int, Field(ge=0, le=10**18)]
+Text = Annotated[str, Field(max_length=5_000)]
+Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Values = TypeVar("Values", dict[str, float], dict[str, float | None])
+_MOST = 1e30
+
+
+def _calculable(values: Values) -> Values:
+    """NaN, and numbers that can be added and squared."""
+    if any(value is not None and abs(value) > _MOST for value in values.values()):
+        raise ValueError(f"a number is NaN or lies between -{_MOST:g} and {_MOST:g}")
+    return values
+
+
+Measured = Annotated[float, Field(ge=0, le=_MOST)]
+Measures = Annotated[dict[Text, float], Field(max_length=1_000), AfterValidator(_calculable)]
+Costs = Annotated[dict[Text, float | None], Field(max_length=1_000), AfterValidator(_calculable)]
+Free = Annotated[dict[str, Any], AfterValidator(bounded)]
+"""JSON of bounded depth, texts and numbers."""
 
 
 class Certificate(BaseModel):
@@ -21,13 +45,13 @@ class Certificate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     passed: bool
-    floats: int
+    floats: Count
     """Trained scalars in ``model.safetensors``: must equal the count."""
-    differing_predictions: int
+    differing_predictions: Count
     """Test examples on which both processes disagree: must be 0."""
-    dead: int
+    dead: Count
     """Counted entries that never receive a gradient and whose randomisation changes no output."""
-    detail: str = ""
+    detail: Annotated[str, Field(max_length=20_000)] = ""
 
 
 class MemberResult(BaseModel):
@@ -35,13 +59,13 @@ class MemberResult(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str
+    name: Text
     """Its architecture's; "member k", counted from 0, where members cannot be had apart, as in MIMO."""
-    metrics: dict[str, float]
+    metrics: Measures
     """The card's."""
-    macs: float | None
+    macs: Measured | None
     """Multiply-adds of one example. None where members cannot be had apart."""
-    latency_seconds: float | None
+    latency_seconds: Measured | None
     """Of one example. None as ``macs``."""
 
 
@@ -50,12 +74,12 @@ class SubsetResult(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    members: list[int]
+    members: Annotated[list[Place], Field(max_length=10_000)]
     """Counted from 0, ascending."""
-    metrics: dict[str, float]
+    metrics: Measures
     """``accuracy``, ``nll``, ``ece``."""
-    macs: float
-    latency_seconds: float
+    macs: Measured
+    latency_seconds: Measured
 
 
 class Record(BaseModel):
@@ -65,42 +89,42 @@ class Record(BaseModel):
 
     schema_: Literal[1]
     state: State
-    reason: str = ""
+    reason: Annotated[str, Field(max_length=20_000)] = ""
     """Why a run is refused, skipped or over budget."""
-    smallest: int | None = None
+    smallest: Count | None = None
     """The smallest number of parameters with which a refused method can be built, where known."""
-    task: str
-    task_version: int
-    task_fingerprint: str
-    fingerprint: str
-    label: str
-    method: str
-    method_version: int
-    knobs: dict[str, Any]
-    seed: int
-    budget: str
-    budget_parameters: int
-    dense_parameters: int
-    accounting: str = "total"
-    parameters: dict[str, int] = {}
+    task: Text
+    task_version: Count
+    task_fingerprint: Fingerprint
+    fingerprint: Fingerprint
+    label: Text
+    method: Text
+    method_version: Count
+    knobs: Free
+    seed: Seed
+    budget: Text
+    budget_parameters: Count
+    dense_parameters: Count
+    accounting: Text = "total"
+    parameters: Annotated[dict[Text, Count], Field(max_length=1_000)] = {}
     """By kind, and ``total``."""
-    bank_params: int | None = None
-    effective_parameters: int | None = None
-    side_information_bits: int | None = None
-    running_statistics: int | None = None
-    metrics: dict[str, float] = {}
+    bank_params: Count | None = None
+    effective_parameters: Count | None = None
+    side_information_bits: Count | None = None
+    running_statistics: Count | None = None
+    metrics: Measures = {}
     """``accuracy`` (0 to 1), ``nll`` (nats), ``ece`` (0 to 1), for the last epoch on the test set; of an ensemble ``diversity``."""
-    members: list[MemberResult] = []
+    members: Annotated[list[MemberResult], Field(max_length=10_000)] = []
     """Of an ensemble."""
-    subsets: list[SubsetResult] = []
+    subsets: Annotated[list[SubsetResult], Field(max_length=10_000)] = []
     """Of an ensemble whose members can be had apart: all subsets of up to six members, of more those of the cheapest."""
-    test_examples: int | None = None
-    costs: dict[str, float | None] = {}
+    test_examples: Count | None = None
+    costs: Costs = {}
     """Seconds unless the name says otherwise; see docs/budgets.md."""
     certificate: Certificate | None = None
-    allocation: dict[str, Any] = {}
+    allocation: Free = {}
     """Which part of which bank each layer reads, by ``groups``, or the ``clusters`` that layers are composed in; else empty."""
-    provenance: dict[str, Any] = {}
+    provenance: Free = {}
 
     @property
     def trial(self) -> bool:
@@ -120,20 +144,18 @@ def write_text(record: Record) -> str:
 
 
 def parse(content: Any, where: str) -> Record:
-    """A record from what JSON held; ``where`` says in errors where that stood.
+    """A record from what JSON held, of any schema up to the present one; ``where`` says in errors where that stood.
 
     Raises:
         RunError: if it is not a result, with what is wrong.
     """
-    version = content.get("schema") if isinstance(content, dict) else None
-    if version != SCHEMA:
-        raise RunError(f"{where} has schema {version!r}; this npasbench reads {SCHEMA}; a newer one may read it.")
+    content = migrated(content, where, present=SCHEMA)
     try:
-        return Record.model_validate({"schema_": version, **{k: v for k, v in content.items() if k != "schema"}})
+        return Record.model_validate({"schema_": SCHEMA, **{k: v for k, v in content.items() if k != "schema"}})
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise RunError(f"{where} is not a result: key '{key}': {first['msg']}.") from None
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        key = short(".".join(map(str, first["loc"])))
+        raise RunError(f"{where} is not a result: key '{key}': {first['msg'].removeprefix('Value error, ')}.") from None
 
 
 def read(path: Path) -> Record:
@@ -143,8 +165,8 @@ def read(path: Path) -> Record:
         RunError: naming the file and what is wrong with it.
     """
     try:
-        return parse(json.loads(path.read_text(encoding="utf-8")), str(path))
+        return parse(read_json(path), str(path))
+    except NewerSchema:
+        raise
     except RunError as error:
         raise RunError(f"{error} {_CURE}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path} cannot be read: {error}. {_CURE}") from None

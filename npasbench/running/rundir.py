@@ -14,6 +14,8 @@ from npasbench.running import record
 from npasbench.running.commit import commit
 from npasbench.running.files import atomic, publish, writing
 from npasbench.running.lease import Lease
+from npasbench.running.reading import LIMITS, bounded, parse_json, read_bytes, read_json, short
+from npasbench.running.record import Record
 
 RunState = Literal[
     "waiting", "running", "interrupted", "done", "refused", "skipped", "over-budget", "failed", "corrupt"
@@ -93,9 +95,10 @@ class RunDirectory:
             RunError: if it cannot be written.
         """
         with writing(self.path):
+            if self.spec_file.exists():
+                return
             self.path.mkdir(parents=True, exist_ok=True)
-        if not self.spec_file.exists():
-            publish(self.spec_file, json.dumps(spec.as_json(), indent=1).encode())
+        publish(self.spec_file, json.dumps(spec.as_json(), indent=1).encode(), sync_folder=False)
 
     def spec(self) -> RunSpec:
         """The spec of this run.
@@ -104,22 +107,36 @@ class RunDirectory:
             RunError: if it is missing or damaged.
         """
         try:
-            return RunSpec.from_json(json.loads(self.spec_file.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.spec_file} cannot be read: {error}. Remove the folder and run again.") from None
+            return RunSpec.from_json(bounded(read_json(self.spec_file)))
+        except (RunError, ValueError, AttributeError) as error:
+            raise RunError(
+                f"{self.spec_file} cannot be read: {short(error, 500)} Remove the folder and run again."
+            ) from None
 
     def state(self) -> RunState:
-        """What the directory says about the run, without loading more than it must."""
-        if self.result_file.exists():
+        """What the directory says about the run."""
+        return self.standing()[0]
+
+    def standing(self) -> tuple[RunState, Record | None]:
+        """What the directory says about the run, and its result if there is one; no file is looked at twice."""
+        try:
+            files = {path.name for path in self.path.iterdir()}
+        except (FileNotFoundError, NotADirectoryError):
+            return "waiting", None
+        if self.result_file.name in files:
             try:
-                return record.read(self.result_file).state
+                result = record.read(self.result_file)
             except RunError:
-                return "corrupt"
-        if self.failure_file.exists():
-            return "failed"
-        if Lease.is_held(self.lease_file):
-            return "running"
-        return "interrupted" if self.checkpoint_file.exists() else "waiting"
+                return "corrupt", None
+            return result.state, result
+        if self.failure_file.name in files:
+            return "failed", None
+        if self.lease_file.name in files:
+            if Lease.is_held(self.lease_file):
+                return "running", None
+            if self.result_file.exists():  # it was finished meanwhile
+                return self.standing()
+        return ("interrupted" if self.checkpoint_file.name in files else "waiting"), None
 
     def open_to_work(self) -> bool:
         """Whether there is neither a result nor a failure."""
@@ -128,10 +145,10 @@ class RunDirectory:
     def failure(self) -> dict[str, Any]:
         """The failure's sentence, traceback and time; empty if it did not fail."""
         try:
-            content: dict[str, Any] = json.loads(self.failure_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            content = bounded(read_json(self.failure_file))
+        except (RunError, ValueError):
             return {}
-        return content
+        return content if isinstance(content, dict) else {}
 
     def fail(self, sentence: str, traceback: str) -> None:
         """Write down why the run failed, of which commit, and the command that repeats it."""
@@ -148,15 +165,18 @@ class RunDirectory:
     def epochs(self) -> list[dict[str, Any]]:
         """The rows of ``metrics.jsonl``; a last line that was cut off is left out."""
         try:
-            lines = self.metrics_file.read_text(encoding="utf-8").splitlines()
-        except OSError:
+            lines = read_bytes(self.metrics_file, LIMITS[self.metrics_file.name]).splitlines()
+        except RunError:
             return []
         rows = []
         for line in lines:
             try:
-                rows.append(json.loads(line))
-            except ValueError:
+                row = bounded(parse_json(line, ""))
+            except (RunError, ValueError):
                 break
+            if not isinstance(row, dict):
+                break
+            rows.append(row)
         return rows
 
     def log(self, line: str) -> None:

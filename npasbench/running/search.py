@@ -22,25 +22,27 @@ from npasbench.plan import RunSpec
 from npasbench.problem import Problem
 from npasbench.running.files import atomic
 from npasbench.running.rundir import RunDirectory
-from npasbench.running.watch import RunObserver, Stopped
+from npasbench.running.watch import STOP, RunObserver, Stopped
 from npasbench.training.checkpoint import read_checkpoint, write_checkpoint
 from npasbench.training.loop import EpochRow, Training
 from npasbench.training.recipe import place
+from npasbench.training.team import Team
 
 
 def find(method: Method, problem: Problem, context: HarnessSearch, kept: Path) -> Findings:
-    """The method's findings, from the run directory if an earlier attempt left them there."""
+    """The method's findings, from the run directory if an earlier attempt left them there; in a team the first's."""
     if not method.needs_search():
         return Findings()
-    if kept.exists():
+    if context.team.agree(kept.exists()):
         content = torch.load(kept, weights_only=True)
         context.restore_costs(content["costs"])
         return Findings(content["facts"], content["tensors"])
-    findings = method.search(problem, context)
-    content = {"facts": dict(findings.facts), "tensors": dict(findings.tensors), "costs": context.costs()}
-    with atomic(kept) as file:
-        torch.save(content, file)
-    return findings
+    found = method.search(problem, context)
+    facts, tensors = context.team.agree((dict(found.facts), dict(found.tensors)))
+    if context.team.leads:
+        with atomic(kept) as file:
+            torch.save({"facts": facts, "tensors": tensors, "costs": context.costs()}, file)
+    return Findings(facts, tensors)
 
 
 class HarnessSearch:
@@ -54,8 +56,9 @@ class HarnessSearch:
         batches: Batches,
         device: torch.device,
         observer: RunObserver,
+        team: Team,
     ) -> None:
-        self.seed = spec.seed
+        self.seed, self.team = spec.seed, team
         self._directory, self._spec, self._method = directory, spec, method
         self._batches, self._device, self._observer = batches, device, observer
         self._costs: dict[str, float | None] = {}
@@ -85,7 +88,7 @@ class HarnessSearch:
             recipe = recipe.model_copy(update={"schedule": steps})
         torch.manual_seed(streams.stream_seed(self.seed, f"search/{name}"))
         network = place(network, recipe, self._device)
-        training = Training(self._method, network, recipe, self._batches, self._device)
+        training = Training(self._method, network, recipe, self._batches, self._device, self.team)
         stage = _Stage(self._directory.path / f"stage-{name}.pt", self._observer)
         seconds, flops = stage.run(training)
         self._add(search_seconds=seconds, search_epochs=float(recipe.epochs), search_flops=flops)
@@ -146,11 +149,12 @@ class _Stage:
         return self._seconds(), self.flops
 
     def after_step(self, training: Training) -> None:
-        if self.observer.should_stop():
+        due = time.monotonic() - self.saved >= self.observer.checkpoint_seconds
+        wish = training.team.most(self.observer.wish(due))
+        if wish:
             self._save(training)
+        if wish == STOP:
             raise Stopped
-        if time.monotonic() - self.saved >= self.observer.checkpoint_seconds:
-            self._save(training)
 
     def after_epoch(self, training: Training, row: EpochRow) -> None:
         self.observer.tell(
@@ -159,7 +163,9 @@ class _Stage:
 
     def _save(self, training: Training) -> None:
         seconds = self._seconds()
-        write_checkpoint(self.path, {"training": training.state(), "seconds": seconds, "flops": self.flops})
+        state = {"training": training.state(), "seconds": seconds, "flops": self.flops}
+        if self.observer.writes:
+            write_checkpoint(self.path, state)
         self.before, self.begun = seconds, time.monotonic()
         self.saved = self.begun
 

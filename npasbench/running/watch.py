@@ -14,6 +14,7 @@ from npasbench.running.rundir import RunDirectory
 from npasbench.training.checkpoint import write_checkpoint
 from npasbench.training.loop import EpochRow, Training
 
+SAVE, STOP = 1, 2
 _TELL_EVERY = 0.5
 
 
@@ -24,6 +25,8 @@ class Stopped(Exception):
 class RunObserver:
     """Writes a checkpoint when ``checkpoint_seconds`` have passed (a quarter of that at an epoch's end), and rows.
 
+    In a team each process has one; the first decides when to save, and it alone writes; all stop if one is asked to.
+
     Raises from its callbacks:
         Stopped: after a checkpoint, if ``should_stop`` says so.
         LeaseLost: if the run was taken over by another worker.
@@ -33,11 +36,14 @@ class RunObserver:
     def __init__(
         self,
         directory: RunDirectory,
-        lease: Lease,
+        lease: Lease | None,
         checkpoint_seconds: float,
         should_stop: Callable[[], bool],
         tell: Callable[[dict[str, Any]], None],
+        *,
+        writes: bool = True,
     ) -> None:
+        self.writes = writes
         self.directory, self.lease, self.checkpoint_seconds = directory, lease, checkpoint_seconds
         self.should_stop, self.tell = should_stop, tell
         self.restarts = 0
@@ -58,6 +64,8 @@ class RunObserver:
         """Take over from an earlier attempt that stood at ``step``; later metric rows are dropped."""
         self._before, self.restarts = state["seconds"], state["restarts"] + 1
         self._begun = time.monotonic()
+        if not self.writes:
+            return
         rows = [json.dumps(row) + "\n" for row in self.directory.epochs() if row["step"] <= step]
         with atomic(self.directory.metrics_file) as file:
             file.write("".join(rows).encode())
@@ -65,6 +73,8 @@ class RunObserver:
 
     def after_epoch(self, training: Training, row: EpochRow) -> None:
         """Note the row, and tell the parent now and then."""
+        if not self.writes:
+            return
         self._rows.append(json.dumps({**asdict(row), "seconds": round(self.seconds, 3)}) + "\n")
         now = time.monotonic()
         if now - self._told >= _TELL_EVERY or training.step == training.steps:
@@ -74,23 +84,32 @@ class RunObserver:
 
     def after_step(self, training: Training) -> None:
         """Stop or checkpoint, if it is time."""
-        if self.should_stop():
-            self.save(training)
-            raise Stopped
         epoch_ended = training.step % training.batches.steps_per_epoch == 0
         interval = self.checkpoint_seconds / 4 if epoch_ended else self.checkpoint_seconds
-        if time.monotonic() - self._saved >= interval:
+        wish = self.wish(time.monotonic() - self._saved >= interval)
+        wish = training.team.most(wish)
+        if wish:
             self.save(training)
+        if wish == STOP:
+            raise Stopped
+
+    def wish(self, due: bool) -> int:
+        """What this process would do now: :data:`STOP`, :data:`SAVE` if it writes and that is due, or nothing."""
+        if self.should_stop():
+            return STOP
+        return SAVE if due and self.writes else 0
 
     def save(self, training: Training) -> None:
         """Write the rows so far and a checkpoint."""
-        self._flush()
         state = {"training": training.state(), "observer": {"seconds": self.seconds, "restarts": self.restarts}}
-        write_checkpoint(self.directory.checkpoint_file, state)
+        if self.writes:
+            self._flush()
+            write_checkpoint(self.directory.checkpoint_file, state)
         self._saved = time.monotonic()
 
     def _flush(self) -> None:
-        self.lease.check()
+        if self.lease is not None:
+            self.lease.check()
         with writing(self.directory.metrics_file), self.directory.metrics_file.open("a", encoding="utf-8") as file:
             file.write("".join(self._rows))
         self._rows.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from npasbench.errors import MethodError
 from npasbench.method import Batch, Method, Progress, Structure
 from npasbench.training.checkpoint import random_states, restore_random_states
 from npasbench.training.recipe import autocast, format_inputs, make_criterion, make_optimizer, make_schedule
+from npasbench.training.team import Statistics, Team, check_parts, parts_of
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,21 @@ class Training:
     """A network in training: steps a method's losses through the recipe's optimizer and schedule.
 
     ``state`` and ``load`` make it exactly resumable after any step. Raises :class:`MethodError` where the loss is no
-    finite number at the end of an epoch.
+    finite number at the end of an epoch. Several processes make one training if each is given its ``team``; then
+    ``run``, ``state`` and ``load`` are called by all of them.
     """
 
     def __init__(
-        self, method: Method, network: nn.Module, recipe: Recipe, batches: Batches, device: torch.device
+        self,
+        method: Method,
+        network: nn.Module,
+        recipe: Recipe,
+        batches: Batches,
+        device: torch.device,
+        team: Team | None = None,
     ) -> None:
         self.method, self.network, self.recipe, self.batches, self.device = method, network, recipe, batches, device
+        self.team = team or Team()
         self.optimizer = make_optimizer(method.parameter_groups(network), recipe)
         self.schedule = make_schedule(self.optimizer, recipe, batches.steps_per_epoch)
         self.criterion = make_criterion(recipe)
@@ -65,7 +74,12 @@ class Training:
         return Progress(self.epoch, self.recipe.epochs, self.step, self.steps)
 
     def run(self, observer: Observer) -> None:
-        """Train from where it stands to the end."""
+        """Train from where it stands to the end.
+
+        Raises:
+            UsageError: if the team cannot share the batches without changing the result.
+        """
+        check_parts(self.network, self.recipe.batch_size, self.recipe.norm_images, self.team)
         per_epoch = self.batches.steps_per_epoch
         for epoch in range(self.step // per_epoch, self.recipe.epochs):
             self.epoch = epoch
@@ -95,6 +109,7 @@ class Training:
         return {
             "step": self.step,
             "random": random_states(),
+            **self._others_random(),
             "loss_sum": self.loss_sum,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -116,21 +131,51 @@ class Training:
         self.schedule.load_state_dict(state["schedule"])
         self.step = state["step"]
         self.loss_sum = state["loss_sum"].to(self.device)
-        restore_random_states(state["random"])
+        own = state["random"] if self.team.leads else state.get("others_random", {}).get(self.team.rank)
+        if own is not None:
+            restore_random_states(own)
+
+    def _others_random(self) -> dict[str, Any]:
+        """The random states of all processes but the first, by rank."""
+        if self.team.size == 1:
+            return {}
+        return {"others_random": dict(list(enumerate(self.team.gather(random_states())))[1:])}
 
     def _one_step(self, batch: Batch) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = None
-        for loss in self.losses(self.network, batch):
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.loss_sum += loss.detach()
-        if loss is None:
-            raise MethodError(f"{self.method.name}.losses yielded no loss; yield at least one scalar for each batch.")
+        mine, parts = parts_of(batch, self.recipe.norm_images, self.team)
+        if parts == 1 and self.team.size == 1:
+            self.loss_sum += self._backward(batch)
+        else:
+            self.loss_sum += self._backward_in_parts(batch, mine, parts)
         self.method.after_backward(self.network, self.progress)
         self.optimizer.step()
         self.schedule.step()
         self.step += 1
         self.method.after_step(self.network, self.progress)
+
+    def _backward(self, batch: Batch, share: float = 1.0) -> Tensor:
+        """Gradients of ``share`` times the losses of a batch are added; returns the sum of what was added."""
+        total = torch.zeros_like(self.loss_sum)
+        loss = None
+        for loss in self.losses(self.network, batch):
+            weighted = loss if share == 1.0 else loss * share
+            weighted.backward()  # type: ignore[no-untyped-call]
+            total += weighted.detach()
+        if loss is None:
+            raise MethodError(f"{self.method.name}.losses yielded no loss; yield at least one scalar for each batch.")
+        return total
+
+    def _backward_in_parts(self, batch: Batch, mine: Sequence[Batch], parts: int) -> Tensor:
+        """As :meth:`_backward`, over all parts of a batch and all processes; a BatchNorm sees one part at a time."""
+        statistics = Statistics(self.network)
+        total = torch.zeros_like(self.loss_sum)
+        for part in mine:
+            with statistics.of_one_part():
+                total += self._backward(part, len(part.labels) / len(batch.labels))
+        statistics.finish(parts, self.team)
+        trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        return self.team.add_gradients(trained, total)
 
     def _end_epoch(self) -> EpochRow:
         loss = float(self.loss_sum) / self.batches.steps_per_epoch
@@ -140,4 +185,5 @@ class Training:
                 f"The training loss is {loss} in epoch {self.epoch + 1} of {self.recipe.epochs}: the training diverged."
             )
         self.method.after_epoch(self.network, self)
+        self.team.check_same(self.network)
         return EpochRow(self.epoch + 1, self.step, loss, float(self.optimizer.param_groups[0]["lr"]))

@@ -1,0 +1,56 @@
+"""The code as it was submitted, copied beside the runs: what is edited later does not reach jobs that still wait."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+from npasbench.errors import UsageError
+from npasbench.plan import RunSpec
+from npasbench.registry import Registry, source_hash
+from npasbench.running.commit import KEPT_COMMIT, commit
+from npasbench.running.files import writing
+
+_ROOMS = ("npasbench", "npasbench.baselines", "npasbench.tasks", "npasbench.leaderboard")
+"""In an editable install each lies in a folder of its own."""
+
+
+def take(folder: Path) -> None:
+    """Copy npasbench, as it is imported now, into ``folder``, from where ``PYTHONPATH`` finds it first.
+
+    Raises:
+        RunError: if the copy cannot be written.
+    """
+    with writing(folder):
+        for room in _ROOMS:
+            found = find_spec(room)
+            source = Path(str(found and found.origin)).parent
+            target = folder.joinpath(*room.split("."))
+            shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        (folder / KEPT_COMMIT).write_text(json.dumps(commit()), encoding="utf-8")
+
+
+def sources(specs: list[RunSpec]) -> dict[str, str | None]:
+    """The hash of the source of every method that is not npasbench's own: of plugins, which are not copied."""
+    found = {}
+    for spec in {(spec.method, spec.plugins): spec for spec in specs}.values():
+        method = Registry(spec.plugins).method(spec.method)
+        if not method.__module__.startswith("npasbench."):
+            found[spec.method] = source_hash(method)
+    return found
+
+
+def check_sources(specs: list[RunSpec], submitted: dict[str, str | None]) -> None:
+    """See that plugins are what they were at submission.
+
+    Raises:
+        UsageError: naming the method that has changed.
+    """
+    for name, now in sources(specs).items():
+        if name in submitted and now != submitted[name]:
+            raise UsageError(
+                f"The source of method '{name}' has changed since these jobs were submitted, so they do nothing. "
+                "Submit again to run it as it is now."
+            )
