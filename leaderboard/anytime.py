@@ -84,6 +84,14 @@ def anytime(board: Board, names: Names, csv: str) -> Anytime | None:
     return Anytime(panels, sheet, csv, "; ".join(where))
 
 
+def predicted(board: Board, budget: str = "") -> tuple[str, Found]:
+    """The entries with numbers at a budget, or at the one that a page opens; none where no entry has members apart."""
+    every = {one: _found(board, one) for one in ([budget] if budget else board.budgets)}
+    told = {one: found for one, found in every.items() if any(_has_subsets(each) for _, each in found)}
+    opened = deciding_budget(board)
+    return (opened, told[opened]) if opened in told else next(iter(told.items()), (budget, []))
+
+
 def _panel(board: Board, budget: str, found: Found, lines: Sequence[_Line], names: Names, opened: bool) -> Panel:
     rows = tuple(_row(board, line, names) for line in lines if line.on)
     caption = "The subsets on an envelope: means over seeds ± half of the 95 % interval; costs are the median."

@@ -10,8 +10,10 @@ from functools import cached_property
 from typing import Any, Literal
 
 from . import words
-from .statistics import RANKED_SEEDS, TELLING_SEEDS, Interval, Verdict, mean_interval, paired_difference
+from .comparing import Comparison, against
+from .statistics import RANKED_SEEDS, TELLING_SEEDS, Interval, mean_interval
 from .store import Identity, Run
+from .ties import Decided, Place, decide
 
 REFERENCE = "narrow"
 """The method that every sharing method must beat: the same architecture with fewer channels."""
@@ -135,6 +137,35 @@ class Leader:
     tied: tuple[Entry, ...]
     told: bool
     """Whether the leader has enough seeds to be told from anybody."""
+    few: tuple[Entry, ...] = ()
+    """Those of the tied that have too few seeds in common with it to be told."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The entries ranked at a budget, the highest mean first, and what can be told of each pair of them."""
+
+    entries: tuple[Entry, ...]
+    decided: Decided
+
+    @cached_property
+    def position(self) -> dict[Entry, int]:
+        """Where each stands, from 0."""
+        return {entry: number for number, entry in enumerate(self.entries)}
+
+    def place(self, entry: Entry) -> Place | None:
+        """Letters and open ranks; None if it is not ranked here."""
+        return self.decided.places[self.position[entry]] if entry in self.position else None
+
+    def p(self, one: Entry, other: Entry) -> float | None:
+        """The p of a pair, corrected for all pairs; None unless both are ranked here."""
+        both = one in self.position and other in self.position
+        return float(self.decided.p[self.position[one], self.position[other]]) if both else None
+
+    def tied(self, entry: Entry) -> tuple[Entry, ...]:
+        """The others that it is not told to be above of."""
+        above = self.decided.above[self.position[entry]]
+        return tuple(other for number, other in enumerate(self.entries) if other is not entry and not above[number])
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,20 +225,44 @@ class Board:
         return resolved.budget_parameters / resolved.dense_parameters if resolved.dense_parameters > 0 else None
 
     def difference(self, entry: Entry, budget: str) -> Interval | None:
-        """Paired difference to the reference on common seeds; None for the reference itself and where there is none.
+        """Paired difference to the reference on common seeds; None for the reference itself and where there is none."""
+        compared = self.comparison(entry, budget)
+        return compared.difference if compared else None
 
-        A clean result is never compared with a trial one.
-        """
-        if self.reference is None or entry is self.reference:
-            return None
-        ours, theirs = entry.cell(budget), self.reference.cell(budget)
-        comparable = theirs.kind == "measured" or theirs.kind == ours.kind == "trial"
-        return paired_difference(ours.scores, theirs.scores) if comparable else None
+    def comparison(self, entry: Entry, budget: str) -> Comparison | None:
+        """The same with its test, corrected over all comparisons with the reference at this budget."""
+        return self._comparisons.get((entry, budget))
+
+    @cached_property
+    def _comparisons(self) -> dict[tuple[Entry, str], Comparison]:
+        if self.reference is None:
+            return {}
+        found: dict[tuple[Entry, str], Comparison] = {}
+        for budget in self.budgets:
+            control = self.reference.cell(budget)
+            mine = [entry for entry in self.entries if self._comparable(entry.cell(budget), control)]
+            compared = against(control.scores, [entry.cell(budget).scores for entry in mine])
+            found |= {(entry, budget): one for entry, one in zip(mine, compared, strict=True) if one}
+        return found
+
+    def _comparable(self, ours: Cell, control: Cell) -> bool:
+        """A clean result is never compared with a trial one."""
+        return ours is not control and (control.kind == "measured" or control.kind == ours.kind == "trial")
+
+    @cached_property
+    def rankings(self) -> dict[str, Ranking]:
+        """The ranking at each budget that has one: where at least two entries are ranked."""
+        return {budget: ranking for budget in self.budgets if (ranking := self._ranking(budget))}
 
     @cached_property
     def leaders(self) -> dict[str, Leader]:
         """The leader and its ties at each budget that has a ranking."""
-        return {budget: leader for budget in self.budgets if (leader := self._leader(budget))}
+        return {budget: _leader(budget, ranking) for budget, ranking in self.rankings.items()}
+
+    def place(self, entry: Entry, budget: str) -> Place | None:
+        """An entry's letters and open ranks at a budget; None where it is not ranked."""
+        ranking = self.rankings.get(budget)
+        return ranking.place(entry) if ranking else None
 
     def standing(self, entry: Entry, budget: str) -> Literal["leader", "tied", ""]:
         """Whether an entry leads at a budget, or cannot be told from the leader."""
@@ -216,20 +271,23 @@ class Board:
             return ""
         return "leader" if entry is leader.entry else "tied" if entry in leader.tied else ""
 
-    def _leader(self, budget: str) -> Leader | None:
-        ranked = [entry for entry in self.entries if entry.ranked_at(budget)]
+    def _ranking(self, budget: str) -> Ranking | None:
+        ranked = sorted(
+            (entry for entry in self.entries if entry.ranked_at(budget)), key=lambda entry: -_mean(entry, budget)
+        )
         if len(ranked) < 2:
             return None
-        best = max(ranked, key=lambda entry: _mean(entry, budget))
-        tied = tuple(entry for entry in ranked if entry is not best and _level(best, entry, budget) != "higher")
-        return Leader(best, tied, told=len(best.cell(budget).scores) >= TELLING_SEEDS)
+        return Ranking(tuple(ranked), decide([entry.cell(budget).scores for entry in ranked]))
+
+
+def _leader(budget: str, ranking: Ranking) -> Leader:
+    best = ranking.entries[0]
+    seeds = best.cell(budget).scores.keys()
+    tied = ranking.tied(best)
+    few = tuple(one for one in tied if len(seeds & one.cell(budget).scores.keys()) < TELLING_SEEDS)
+    return Leader(best, tied, len(seeds) >= TELLING_SEEDS, few)
 
 
 def _mean(entry: Entry, budget: str) -> float:
     interval = entry.cell(budget).accuracy
     return interval.mean if interval else -math.inf
-
-
-def _level(best: Entry, other: Entry, budget: str) -> Verdict:
-    interval = paired_difference(best.cell(budget).scores, other.cell(budget).scores)
-    return interval.verdict if interval else "too few"

@@ -10,16 +10,17 @@ import click
 
 
 @click.command()
-@click.argument("runs", type=click.Path(path_type=Path), default=Path("runs"))
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("site"), show_default=True, help="Folder of the site."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-def leaderboard(runs: Path, out: Path, as_json: bool) -> None:
+def leaderboard(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Render the results below RUNS (by default: runs) as a site that opens from disk.
 
-    RUNS holds run directories, or what npasbench publish wrote, or both. Prints a table for each task and the path of the
-    first page. Ends with 1 if a result could not be read.
+    RUNS holds run directories, or what npasbench publish wrote, or both; several folders are shown together. Of a run that is
+    there with different results none is counted, and both places are named. Prints a table for each task and the path of the
+    first page. Ends with 1 if a result could not be read, or is there twice.
 
     \b
     Example:
@@ -28,7 +29,7 @@ def leaderboard(runs: Path, out: Path, as_json: bool) -> None:
     from . import summary
     from .site import build_site
 
-    site = build_site(runs, out)
+    site = build_site(runs or (Path("runs"),), out)
     if as_json:
         click.echo(json.dumps(summary.as_json(site), indent=1))
     else:

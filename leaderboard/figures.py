@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import math
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,9 +25,12 @@ _MARKS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentag
 AXIS = {"automargin": True, "zeroline": False, "ticks": "outside", "ticklen": 4}
 
 
-def accuracy_figure(board: Board) -> Figure | None:
-    """Accuracy against budget on a logarithmic axis: one curve an entry, with its 95 % band; None if there is no point."""
-    figure = _figure(board, lambda entry, budget: entry.cell(budget).accuracy, "test accuracy (%)")
+def accuracy_figure(board: Board, entries: Sequence[Entry] = ()) -> Figure | None:
+    """Accuracy against budget on a logarithmic axis: one curve an entry, with its 95 % band; None if there is no point.
+
+    Of ``entries`` alone, where any are given.
+    """
+    figure = _figure(board, entries, lambda entry, budget: entry.cell(budget).accuracy, "test accuracy (%)")
     whole = [entry.cell(b).accuracy for entry in board.entries for b in board.budgets if _is_whole(board, entry, b)]
     if figure and whole and whole[0]:
         line = {"width": 1, "dash": "dot"}
@@ -37,9 +41,9 @@ def accuracy_figure(board: Board) -> Figure | None:
     return figure
 
 
-def difference_figure(board: Board) -> Figure | None:
+def difference_figure(board: Board, entries: Sequence[Entry] = ()) -> Figure | None:
     """Paired difference to the control against budget, with its 95 % band; None without a control."""
-    figure = _figure(board, board.difference, "difference to the control (points)")
+    figure = _figure(board, entries, board.difference, "difference to the control (points)")
     if figure:
         figure["layout"]["yaxis"]["zeroline"] = True
     return figure
@@ -68,12 +72,27 @@ def training_figure(epochs: Sequence[dict[str, Any]]) -> Figure | None:
     return {"data": [loss, rate], "layout": layout}
 
 
-def _figure(board: Board, measure: Measure, title: str) -> Figure | None:
-    entries = sorted(board.entries, key=lambda entry: (entry is not board.reference, entry.label, entry.variant))
+def _figure(board: Board, chosen: Sequence[Entry], measure: Measure, title: str) -> Figure | None:
+    entries = sorted(
+        chosen or board.entries, key=lambda entry: (entry is not board.reference, entry.label, entry.variant)
+    )
     traces = [trace for entry in entries for trace in _curve(board, entry, measure)]
     bands = [trace for trace in traces if trace.get("fill")]
     lines = [trace for trace in traces if not trace.get("fill")]
-    return {"data": bands + lines, "layout": _layout(board, title)} if traces else None
+    if not traces:
+        return None
+    layout = _layout(board, title)
+    layout["yaxis"]["range"] = _in_view(board, entries, measure)
+    return {"data": bands + lines, "layout": layout}
+
+
+def _in_view(board: Board, entries: Sequence[Entry], measure: Measure) -> list[float]:
+    """From the lowest mean to the highest with room for most bands; one wide band would leave all others none."""
+    found = [point for entry in entries for point in _points(board, entry, measure)]
+    means = [point.y for point in found]
+    halves = [(point.high - point.low) / 2 for point in found]
+    margin = max(0.06 * (max(means) - min(means)), 1.5 * statistics.median(halves), 0.5)
+    return [min(means) - margin, max(means) + margin]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from npasbench.card import Card
@@ -61,13 +62,22 @@ def _entries(runs: list[Run], notices: list[str]) -> Iterator[Entry]:
 
 
 def _cells(runs: list[Run], notices: list[str]) -> dict[str, Cell]:
-    grouped: dict[str, dict[int, Run]] = defaultdict(dict)
+    grouped: dict[str, dict[int, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        seeds = grouped[run.identity.budget]
-        known = seeds.setdefault(run.identity.seed, run)
-        if known is not run:
-            notices.append(f"{run.where} and {known.where} are different runs of one seed; only the latter is counted.")
-    return {budget: Cell(budget, tuple(seeds[seed] for seed in sorted(seeds))) for budget, seeds in grouped.items()}
+        grouped[run.identity.budget][run.identity.seed].append(run)
+    return {
+        budget: Cell(budget, tuple(_only(seeds[seed], notices) for seed in sorted(seeds)))
+        for budget, seeds in grouped.items()
+    }
+
+
+def _only(runs: list[Run], notices: list[str]) -> Run:
+    """The run of a seed; of several none counts, since nothing says which is meant."""
+    if len(runs) == 1:
+        return runs[0]
+    where = words.listed(words.plain(run.where) for run in runs[:5])
+    notices.append(f"{where} are different runs of one seed; none of them is counted. Remove all but one.")
+    return replace(runs[0], state="corrupt", record=None, error=notices[-1])
 
 
 def _conflict(label: str, definitions: list[Definition]) -> str:

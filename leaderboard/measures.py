@@ -29,8 +29,8 @@ class Metric:
         return mean_item(cell.metric(self.key), self.digits, self.scale, self.missing)
 
 
-NLL = Metric("nll", Column("NLL", "nats"), 3)
-ECE = Metric("ece", Column("ECE", "%"), 2, 100)
+NLL = Metric("nll", Column("NLL", "nats", key="nll"), 3)
+ECE = Metric("ece", Column("ECE", "%", key="ece"), 2, 100)
 DIVERSITY = Metric(
     "diversity",
     Column(
@@ -53,7 +53,8 @@ def mean_item(interval: Interval | None, digits: int, scale: float = 1.0, missin
     if interval is None:
         return Item(missing)
     half = "" if interval.n == 1 else f"± {words.number(interval.half, digits, scale=scale)}"
-    return Item(words.number(interval.mean, digits, scale=scale), order=interval.mean, spread=half)
+    number = words.number(interval.mean, digits, scale=scale)
+    return Item(number, order=interval.mean, spread=half, half=None if interval.n == 1 else interval.half)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class MethodPage:
     summary: str
     facts: tuple[Fact, ...]
     cite: str
+    cite_file: str
     sections: tuple[tuple[Link, tuple[EntryView, ...]], ...]
     runs: Sheet
     runs_csv: str
@@ -68,8 +69,9 @@ def method_page(method: str, boards: Sequence[Board], names: Names) -> MethodPag
     summary = str(told.get("method_summary") or "").strip()
     csv = f"{names.methods[method]}.runs.csv"
     return MethodPage(
-        words.plain(method), summary, tuple(_facts(runs, told, cite)), cite, sections, run_sheet(runs), csv
-    )
+        words.plain(method), summary, tuple(_facts(runs, told, cite)), cite, f"{names.methods[method]}.bib",
+        sections, run_sheet(runs), csv,
+    )  # fmt: skip
 
 
 def methods_table(boards: Sequence[Board], names: Names) -> Table:

@@ -83,6 +83,10 @@ class Names:
         """A task's page."""
         return f"tasks/{self.tasks[board.key]}.html"
 
+    def compare(self, board: Board) -> str:
+        """A task's page of two entries side by side."""
+        return f"compare/{self.tasks[board.key]}.html"
+
     def method(self, name: str) -> str:
         """A method's page."""
         return f"methods/{self.methods[name]}.html"

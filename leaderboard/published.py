@@ -5,17 +5,21 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from npasbench.errors import RunError
 from npasbench.running import record as records
+from npasbench.running.reading import MEGABYTE, fault_of, parse_json, read_bits
 from npasbench.running.record import Record
+from npasbench.running.rundir import RunDirectory
 
-LINE_LIMIT = 5_000_000
+LINE_LIMIT = 5 * MEGABYTE
 """Bytes in a line; a result with fifty thousand test examples has some ten thousand."""
+FILE_LIMIT = 1_000 * MEGABYTE
+"""Bytes in a file: some hundred thousand runs."""
 _NAMED_LINES = 20
 
 
@@ -41,19 +45,32 @@ class Published:
 
     def differs(self, other: Published) -> bool:
         """Whether it is another result of the same run. Where and how fast it ran may differ."""
-        mine, theirs = (
-            json.dumps([r.state, r.metrics, r.parameters], sort_keys=True) for r in (self.record, other.record)
-        )
-        return mine != theirs or any(
-            None not in pair and pair[0] != pair[1]
-            for pair in ((self.correct, other.correct), (_of_members(self.record), _of_members(other.record)))
-        )
+        return contradictory([self, other])
 
     @property
     def text(self) -> str:
         """The line: the same result always gives the same one."""
         record = json.dumps(records.as_json(self.record), sort_keys=True)
         return f'{{"record": {record}, "correct": {json.dumps(self.correct)}}}\n'
+
+
+def contradictory(lines: Iterable[Published]) -> bool:
+    """Whether lines of one run hold different results of it; what some of them do not tell contradicts nothing."""
+    told: tuple[set[str | None], ...] = (set(), set(), set())
+    for line in lines:
+        one = line.record
+        result = json.dumps([one.state, one.metrics, one.parameters], sort_keys=True)
+        for known, what in zip(told, (result, line.correct, _of_members(one)), strict=True):
+            known.add(what)
+    return any(len(known - {None}) > 1 for known in told)
+
+
+def bits_of(directory: RunDirectory) -> str | None:
+    """A run directory's packed correctness bits in Base64; None if it left none that can be read."""
+    try:
+        return base64.b64encode(read_bits(directory.correct_file)).decode()
+    except RunError:
+        return None
 
 
 def _of_members(record: Record) -> str | None:
@@ -67,6 +84,10 @@ def read_published(path: Path, problems: list[str]) -> Iterator[tuple[int, Publi
     """Every line of a file that can be read, with its number; a sentence in ``problems`` for those that cannot."""
     broken = []
     try:
+        fault = fault_of(path, FILE_LIMIT)
+        if fault:
+            problems.append(f"{path} {fault}.")
+            return
         for number, line in _lines(path):
             try:
                 yield number, _parse(line, f"{path}:{number}")
@@ -95,10 +116,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _parse(line: bytes, where: str) -> Published:
     if len(line) > LINE_LIMIT:
         raise RunError(f"{where} is longer than {LINE_LIMIT:,} bytes, which no result is.")
-    try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{where} cannot be read: {error}.") from None
+    content = parse_json(line, where)
     if not isinstance(content, dict) or set(content) != {"record", "correct"}:
         raise RunError(f"{where} is not a published result: expected an object with the keys record and correct.")
     record = records.parse(content["record"], where)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections import defaultdict
@@ -10,11 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from npasbench.errors import RunError
 from npasbench.running.files import atomic, writing
-from npasbench.running.rundir import RunDirectory
 
 from .published import LINE_LIMIT, Published, read_published
 from .store import Run, collect
@@ -52,18 +48,8 @@ def _by_task(runs: Iterable[Run], root: Path) -> list[tuple[str, list[Published]
     grouped: dict[str, list[Published]] = defaultdict(list)
     for run in runs:
         if run.record:
-            correct = run.correct if run.directory is None else _bits(run.directory)
-            grouped[run.identity.task].append(Published(run.record, correct, str(root / run.where)))
+            grouped[run.identity.task].append(Published(run.record, run.bits, str(root / run.where)))
     return sorted(grouped.items())
-
-
-def _bits(directory: RunDirectory) -> str | None:
-    """The run's packed correctness bits in Base64; None if it left none."""
-    try:
-        packed = np.load(directory.correct_file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return base64.b64encode(packed.tobytes()).decode()
 
 
 def _file(task: str) -> str:

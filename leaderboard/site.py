@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,19 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from .about_page import about_page
 from .assets import assets
 from .board import Board
+from .compare_page import compare_page
 from .folder import SiteFolder
 from .grouping import boards as group
+from .index_page import index_page
 from .method_pages import method_names, method_page, methods_table
 from .names import Names
+from .reported_page import reported_page
 from .run_pages import run_page
 from .store import collect
-from .task_pages import index_page, task_page
+from .task_pages import task_page
 
 Page = tuple[str, str]
 """A file's name below the site's root, and its content."""
@@ -36,14 +40,14 @@ class SiteSummary:
     problems: tuple[str, ...]
 
 
-def build_site(runs: Path, out: Path) -> SiteSummary:
-    """Render all results below ``runs`` into the folder ``out``.
+def build_site(runs: Path | Sequence[Path], out: Path) -> SiteSummary:
+    """Render all results below ``runs``, one folder or several, into the folder ``out``.
 
     Raises:
         UsageError: if there is nothing to show, or ``out`` holds something else than a site.
         RunError: if the site cannot be written.
     """
-    store = collect(runs)
+    store = collect(*([runs] if isinstance(runs, Path) else runs))
     boards = group(store.runs)
     names = Names.of(boards)
     folder = SiteFolder(out)
@@ -62,8 +66,11 @@ def _pages(boards: tuple[Board, ...], names: Names, problems: tuple[str, ...]) -
     methods = methods_table(boards, names)
     index = index_page(boards, methods, problems, names)
     yield "index.html", environment.get_template("index.html.j2").render(page=index, root="")
-    yield methods.csv, methods.sheet.text()
-    yield from ((card.leaders.csv, card.leaders.sheet.text()) for card in index.tasks)
+    yield from ((name, sheet.text()) for name, sheet in index.sheets)
+    yield "about.html", environment.get_template("about.html.j2").render(page=about_page(), root="")
+    reported = reported_page(boards, names)
+    yield "reported.html", environment.get_template("reported.html.j2").render(page=reported, root="")
+    yield reported.table.csv, reported.table.sheet.text()
     for board in boards:
         yield from _task(environment, board, boards, names)
     for method in method_names(boards):
@@ -79,6 +86,10 @@ def _task(environment: Environment, board: Board, boards: tuple[Board, ...], nam
     yield from ((f"tasks/{table.csv}", table.sheet.text()) for _, table in page.tables)
     if page.anytime:
         yield f"tasks/{page.anytime.csv}", page.anytime.sheet.text()
+    pairs = compare_page(board, names)
+    yield names.compare(board), environment.get_template("compare.html.j2").render(page=pairs, root="../")
+    if pairs.table:
+        yield f"compare/{pairs.table.csv}", pairs.table.sheet.text()
     template = environment.get_template("run.html.j2")
     for entry in board.entries:
         for cell in entry.cells.values():

@@ -7,21 +7,25 @@ from collections.abc import Iterable
 
 from . import words
 from .board import REFERENCE, Board, Cell, Entry
+from .comparing import LEVEL, Comparison, least_p
 from .figures import colour
 from .names import Names
 from .statistics import TELLING_SEEDS, Interval
 from .tables import Column, Item, Part, Row, Sheet, Table
+from .ties import Place
 
 _SHEET = (
     "label", "method", "method_version", "budget", "budget_parameters", "state", "ranked", "seeds", "accuracy", "low", "high",
-    "difference_to_narrow", "difference_low", "difference_high", "common_seeds", "reason",
+    "letters", "rank_first", "rank_last", "difference_to_narrow", "difference_low", "difference_high", "common_seeds", "p",
+    "p_corrected", "family", "reason",
 )  # fmt: skip
+_SHARED = "entries share a letter exactly if they cannot be told apart"
 _MARKS = {"higher": "▲", "lower": "▼", "tie": "=", "too few": "?"}
 _MEANING = {
-    "higher": "higher than {0} beyond its 95 % interval",
-    "lower": "lower than {0} beyond its 95 % interval",
-    "tie": "the 95 % interval holds zero: a tie with {0}",
-    "too few": f"fewer than {TELLING_SEEDS} seeds in common with {{0}}: too few to tell",
+    "higher": "higher than {0}",
+    "lower": "lower than {0}",
+    "tie": "cannot be told from {0}",
+    "too few": "too few seeds to tell from {0}",
 }
 
 
@@ -36,6 +40,7 @@ def standings(board: Board, names: Names, csv: str) -> Table:
     caption = f"Test accuracy in percent, mean ± half of the 95 % interval over seeds. {_second_line(board)}"
     if decisive:
         caption += f" Rows stand in order of their mean at {words.budget(decisive)}."
+    caption = " ".join((caption, *few(board)))
     return Table("standings", caption, tuple(columns), rows, sheet, csv)
 
 
@@ -87,7 +92,10 @@ def _second_line(board: Board) -> str:
     if board.reference is None:
         return f"No entry of the method {REFERENCE} has one clear definition here, so there are no differences to it."
     name = board.reference.title
-    return f"Below it: paired difference to {name} on common seeds with its 95 % interval, and the number of seeds n."
+    return (
+        f"Below it: paired difference to {name} on common seeds with its 95 % interval, and the number of seeds n. Letters and "
+        "marks are those of tests corrected for all comparisons made at the budget; the intervals are not."
+    )
 
 
 def _place(entry: Entry, budget: str) -> tuple[bool, float, str, int]:
@@ -112,14 +120,46 @@ def _href(board: Board, entry: Entry, budget: str, names: Names) -> str:
     return f"../{names.cell(board, entry, entry.cells[budget])}" if budget in entry.cells else ""
 
 
+def few(board: Board) -> tuple[str, ...]:
+    """A sentence for each budget at which there are too few seeds to tell anybody from anybody, or from the control."""
+    return tuple(sentence for budget in board.budgets for sentence in _few(board, budget))
+
+
+def _few(board: Board, budget: str) -> Iterable[str]:
+    leader, where = board.leaders.get(budget), words.budget(budget)
+    if leader and not leader.told:
+        n = len(leader.entry.cell(budget).scores)
+        yield (
+            f"At {where} the leader has {words.seeds(n)}: the smallest p that a sign-flip test of so few can reach is "
+            f"{words.p(least_p(n))}, so nobody can be told from it."
+        )
+    compared = [one for entry in board.entries if (one := board.comparison(entry, budget))]
+    if compared and board.reference and all(one.verdict == "too few" for one in compared):
+        n, family = max(one.difference.n for one in compared), max(1, compared[0].family)
+        product = f" times {family} comparisons is {words.p(family * least_p(n))}, which" if family > 1 else ""
+        yield (
+            f"At {where} nothing can be told from {board.reference.title}: with {words.seeds(n)} in common the smallest p is "
+            f"2/2^{n} = {words.p(least_p(n))};{product} never reaches {LEVEL}."
+        )
+
+
 def _difference(board: Board, entry: Entry, budget: str) -> Iterable[Part]:
-    interval = board.difference(entry, budget)
-    if interval is None or board.reference is None:
+    compared = board.comparison(entry, budget)
+    if compared is None or board.reference is None:
         return
-    verdict = interval.verdict
+    verdict, interval = compared.verdict, compared.difference
     ends = "" if math.isnan(interval.low) else f" [{words.signed(interval.low)}, {words.signed(interval.high)}]"
-    title = f"{words.seeds(interval.n)} in common; {_MEANING[verdict].format(board.reference.title)}"
+    title = f"{words.seeds(interval.n)} in common; {_MEANING[verdict].format(board.reference.title)}{_tested(compared)}"
     yield Part(f"{_MARKS[verdict]} {words.signed(interval.mean)}{ends}", verdict.replace(" ", "-"), title)
+
+
+def _tested(compared: Comparison) -> str:
+    if compared.p is None:
+        return ""
+    many = (
+        f", {words.p(compared.corrected)} after Holm’s correction for {compared.family}" if compared.family > 1 else ""
+    )
+    return f": p {words.p(compared.p)}{many}"
 
 
 def _seeds(board: Board, interval: Interval) -> Part:
@@ -159,15 +199,35 @@ def _badges(board: Board, entry: Entry, cell: Cell) -> Iterable[Part]:
 
 def _rank(board: Board, entry: Entry, budget: str) -> Iterable[Part]:
     standing, leader = board.standing(entry, budget), board.leaders.get(budget)
-    if leader is None or not standing:
+    if leader is None:
         return
-    if not leader.told:
-        few = f"fewer than {TELLING_SEEDS} seeds: too few to tell from the others"
-        yield from (Part("highest", "few", few),) if standing == "leader" else ()
+    place = board.place(entry, budget)
+    if place and leader.told:
+        yield (
+            Part(place.letters, "letter", f"{_SHARED}; {ranks(place)}")
+            if place.letters
+            else Part(ranks(place), "letter")
+        )
+    if standing == "leader" and not leader.told:
+        yield Part("highest", "few", f"fewer than {TELLING_SEEDS} seeds: too few to tell from the others")
     elif standing == "leader":
-        yield Part("leads", "lead", "highest mean at this budget")
-    else:
-        yield Part("tied", "tie", "cannot be told from the leader on common seeds")
+        alone = (
+            "told from all others"
+            if not leader.tied
+            else f"cannot be told from {words.plural(len(leader.tied), 'other')}"
+        )
+        yield Part("leads", "lead", f"highest mean at this budget; {alone}")
+    elif standing == "tied" and leader.told:
+        if entry in leader.few:
+            yield Part("too few seeds", "few", "too few seeds in common with the leader to tell")
+        else:
+            p = words.p(board.rankings[budget].p(leader.entry, entry))
+            yield Part("tied", "tie", f"cannot be told from the leader: p {p}, corrected for all pairs")
+
+
+def ranks(place: Place) -> str:
+    """``rank 1`` or ``ranks 1 to 4``: what the told-apart pairs leave open."""
+    return f"rank {place.first}" if place.first == place.last else f"ranks {place.first} to {place.last}"
 
 
 def _without_number(cell: Cell, href: str, badges: tuple[Part, ...]) -> Item:
@@ -189,11 +249,14 @@ def _without_number(cell: Cell, href: str, badges: tuple[Part, ...]) -> Item:
 
 def _line(board: Board, entry: Entry, budget: str) -> tuple[str | int | float | None, ...]:
     cell, definition = entry.cell(budget), entry.definition
-    mean, gap = cell.accuracy, board.difference(entry, budget)
+    mean, place, compared = cell.accuracy, board.place(entry, budget), board.comparison(entry, budget)
+    gap = compared.difference if compared else None
     return (
         entry.title, words.plain(definition.method), definition.version, words.plain(budget), board.parameters(budget), cell.kind,
         "yes" if entry.ranked_at(budget) else "no", mean.n if mean else 0,
         *((mean.mean, mean.low, mean.high) if mean else (None, None, None)),
+        *((place.letters, place.first, place.last) if place else (None, None, None)),
         *((gap.mean, gap.low, gap.high, gap.n) if gap else (None, None, None, None)),
+        *((compared.p, compared.corrected, compared.family) if compared else (None, None, None)),
         reason(cell),
     )  # fmt: skip

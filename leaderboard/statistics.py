@@ -11,8 +11,8 @@ from typing import Literal
 RANKED_SEEDS = 3
 """A cell with fewer seeds is shown, but not ranked."""
 TELLING_SEEDS = 6
-"""With fewer common seeds a paired comparison is not decided: 6 is the least with which a paired sign test can
-reach p < .05, so below that a verdict would rest on the assumption of normality alone."""
+"""With fewer common seeds a paired comparison is not decided: 6 is the least with which a sign-flip test can reach
+p <= .05, at 2/2^6; below that a verdict would rest on the assumption of normality alone."""
 
 Verdict = Literal["higher", "lower", "tie", "too few"]
 
@@ -33,7 +33,7 @@ class Interval:
 
     @property
     def verdict(self) -> Verdict:
-        """What an interval of paired differences says against zero."""
+        """What an interval of paired differences says against zero, on its own: not corrected for other comparisons."""
         if self.n < TELLING_SEEDS or math.isnan(self.low):
             return "too few"
         if self.low > 0:

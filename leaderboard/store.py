@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from npasbench.errors import RunError, UsageError
 from npasbench.running import record as records
-from npasbench.running.record import Record
+from npasbench.running.reading import bounded, fault_in, read_json
+from npasbench.running.record import Count, Fingerprint, Free, Record, Seed, Text
 from npasbench.running.rundir import RunDirectory, RunState
+from npasbench.running.verification import STATES, Key, Verified, digest, read_states
 
-from .published import Published, read_published
+from .merging import once
+from .published import Published, bits_of, read_published
 
 
 class Identity(BaseModel):
@@ -23,17 +25,22 @@ class Identity(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    task: str
-    task_fingerprint: str
-    label: str
-    method: str
-    method_version: int
-    knobs: dict[str, Any]
-    budget: str
-    budget_parameters: int
-    dense_parameters: int
-    seed: int
-    fingerprint: str
+    task: Text
+    task_fingerprint: Fingerprint
+    label: Text
+    method: Text
+    method_version: Count
+    knobs: Free
+    budget: Text
+    budget_parameters: Count
+    dense_parameters: Count
+    seed: Seed
+    fingerprint: Fingerprint
+
+    @property
+    def key(self) -> Key:
+        """What a run is known by: two labels of one definition are two rows of a table."""
+        return self.label, self.fingerprint
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,13 @@ class Run:
     """Why it failed or cannot be read, in a sentence."""
     correct: str | None = None
     """Of a published run, its packed correctness bits in Base64."""
+    verified: str = STATES[0]
+    """How far ``npasbench verify`` came with exactly this record: submitted, re-evaluated or re-run."""
+
+    @property
+    def bits(self) -> str | None:
+        """Its packed correctness bits in Base64; None if it left none."""
+        return bits_of(self.directory) if self.directory else self.correct
 
     @property
     def accuracy(self) -> float | None:
@@ -71,8 +85,26 @@ class Store:
     problems: tuple[str, ...]
 
 
-def collect(root: Path) -> Store:
-    """Read every run directory below ``root``, and every published file in it.
+def collect(*roots: Path) -> Store:
+    """Read every run directory below the ``roots``, and every published file in them; a root may be such a file itself.
+
+    Two results of one run that contradict each other are named, and neither counts.
+
+    Raises:
+        UsageError: if a folder is not there, or holds no run.
+    """
+    problems: list[str] = []
+    found: list[Run] = []
+    for root in dict.fromkeys(roots):
+        runs = everything(root, problems)
+        folder = root.parent if root.is_file() else root
+        found += [replace(run, where=str(folder / run.where)) for run in runs] if len(roots) > 1 else runs
+    runs, twice = once(found)
+    return Store(tuple(sorted(runs, key=_order)), (*problems, *twice))
+
+
+def places(root: Path) -> tuple[list[Path], list[Path]]:
+    """The run directories below a folder, and the published files in it.
 
     Raises:
         UsageError: if there is no such folder, or no run in it.
@@ -88,11 +120,67 @@ def collect(root: Path) -> Store:
             f"There are no runs in '{root}'; expected <task>/<label>/<budget>/seed<k>-<fingerprint>/ or <task>.jsonl in it. "
             "Run something first ('npasbench quickstart'), or name your runs' folder."
         )
-    problems: list[str] = []
-    found = [run for folder in folders if (run := _read(RunDirectory(folder), root, problems))]
-    found += [run for file in files for run in _published(file, problems)]
-    runs, twice = _once(found)
-    return Store(tuple(runs), (*problems, *twice))
+    return folders, files
+
+
+def everything(root: Path, problems: list[str]) -> list[Run]:
+    """Every run of one folder or published file, those that are there twice too, with how far it was verified.
+
+    Raises:
+        UsageError: as :func:`collect`.
+    """
+    if root.is_file() and root.suffix == ".jsonl":
+        found, folder = [*_published(root, root.parent, problems)], root.parent
+    else:
+        folders, files = places(root)
+        found = [
+            *_directories(folders, root, problems),
+            *(one for file in files for one in _published(file, root, problems)),
+        ]
+        folder = root
+    states = read_states(folder)
+    return [
+        replace(run, verified=known.state) if (known := states.get(run.identity.key)) and _is_meant(run, known) else run
+        for run in found
+    ]
+
+
+def line(run: Run) -> str:
+    """A finished run as a published line; what ``verification.json`` says is of exactly this one."""
+    return Published(run.record, run.bits, "").text if run.record else ""
+
+
+def one_directory(path: Path, problems: list[str]) -> list[Run]:
+    """A single run directory."""
+    if fault := fault_in(path, path):
+        problems.append(fault)
+        return []
+    run = _read(RunDirectory(path), path, problems)
+    return [replace(run, where=str(path))] if run else []
+
+
+def _is_meant(run: Run, known: Verified) -> bool:
+    if known.state == STATES[0] or run.record is None:
+        return False
+    return digest(line(run)) == known.digest
+
+
+def _directories(folders: list[Path], root: Path, problems: list[str]) -> Iterator[Run]:
+    outside: dict[Path, bool] = {}
+    for folder in folders:
+        levels = (folder, label := folder.parent.parent, label.parent, folder.parent)
+        if any(_leads_out(level, root, outside) for level in levels):
+            problems.append(f"{folder} leads out of {root} and is left out. Put a copy in its place.")
+        elif fault := fault_in(folder, root):
+            problems.append(fault)
+        elif run := _read(RunDirectory(folder), root, problems):
+            yield run
+
+
+def _leads_out(folder: Path, root: Path, known: dict[Path, bool]) -> bool:
+    if folder not in known:
+        known[folder] = folder.is_symlink() and not folder.resolve().is_relative_to(root.resolve())
+    return known[folder]
 
 
 def spec_of(run: Run) -> dict[str, Any]:
@@ -100,7 +188,10 @@ def spec_of(run: Run) -> dict[str, Any]:
     return _json(run.directory.spec_file) if run.directory else {}
 
 
-def _published(file: Path, problems: list[str]) -> Iterator[Run]:
+def _published(file: Path, root: Path, problems: list[str]) -> Iterator[Run]:
+    if file.is_symlink() and not file.resolve().is_relative_to(root.resolve()):
+        problems.append(f"{file} leads out of {root} and is left out. Put a copy in its place.")
+        return
     for number, line in read_published(file, problems):
         record = line.record
         identity = Identity.model_validate(record.model_dump())
@@ -112,12 +203,9 @@ def _read(directory: RunDirectory, root: Path, problems: list[str]) -> Run | Non
     if directory.result_file.exists():
         try:
             record = records.read(directory.result_file)
-        except (RunError, ValueError, RecursionError) as error:
-            sentence = (
-                str(error) if isinstance(error, RunError) else f"{directory.result_file} cannot be read: {error}."
-            )
-            problems.append(sentence)
-            return _unfinished(directory, where, sentence, [])
+        except RunError as error:
+            problems.append(str(error))
+            return _unfinished(directory, where, str(error), [])
         if not directory.path.name.endswith(record.fingerprint[:8]):
             problems.append(f"{directory.result_file} was copied or renamed: it holds run {record.fingerprint[:8]}.")
         return Run(directory, where, Identity.model_validate(record.model_dump()), record.state, record)
@@ -140,28 +228,10 @@ def _unfinished(directory: RunDirectory, where: str, error: str, problems: list[
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = bounded(read_json(path))
+    except (RunError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _once(runs: list[Run]) -> tuple[list[Run], list[str]]:
-    """Each run once, one with a result and a folder first, and a sentence for each that is there a second time."""
-    kept: dict[tuple[str, str], Run] = {}
-    problems = []
-    for run in sorted(runs, key=lambda run: (run.record is None, run.directory is None, run.where)):
-        known = kept.setdefault((run.identity.label, run.identity.fingerprint), run)
-        if known is not run and not _copy(run, known):
-            problems.append(f"{run.where} is the same run as {known.where}, which is counted. Remove one of the two.")
-    return sorted(kept.values(), key=_order), sorted(problems)
-
-
-def _copy(run: Run, known: Run) -> bool:
-    """Whether a published line says what the run directory says: it is expected to be there twice."""
-    if run.directory or not known.directory or not run.record or not known.record:
-        return False
-    return not Published(run.record, None, "").differs(Published(known.record, None, ""))
 
 
 def _order(run: Run) -> tuple[str, str, int, int, str]:

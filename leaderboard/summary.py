@@ -47,7 +47,9 @@ def _grid(board: Board) -> Grid:
     from rich.table import Table as Grid
     from rich.text import Text
 
-    title = Text(f"{board.name} · {words.plain(board.fingerprint[:8])} · accuracy in %, mean ± 95 % interval")
+    title = Text(
+        f"{board.name} · {words.plain(board.fingerprint[:8])} · accuracy in %, mean ± 95 % interval, tie letter"
+    )
     grid = Grid(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     grid.add_column("entry", no_wrap=True)
     for budget in board.budgets:
@@ -83,7 +85,9 @@ def _cell(board: Board, entry: Entry, budget: str) -> Text:
         else ""
     )
     half = f" ± {words.percent(interval.half)}" if interval.n > 1 else ""
-    return Text(f"{words.percent(interval.mean)}{half}{_mark(cell)}", style=style)
+    place = board.place(entry, budget) if leader and leader.told else None
+    letters = f" {place.letters}" if place and place.letters else ""
+    return Text(f"{words.percent(interval.mean)}{half}{letters}{_mark(cell)}", style=style)
 
 
 def _mark(cell: Cell) -> str:
@@ -94,10 +98,15 @@ def _cells(board: Board) -> Iterator[dict[str, Any]]:
     for entry in board.entries:
         for budget in board.budgets:
             cell = entry.cell(budget)
-            mean, gap = cell.accuracy, board.difference(entry, budget)
+            mean, place, compared = cell.accuracy, board.place(entry, budget), board.comparison(entry, budget)
+            gap = compared.difference if compared else None
             yield {
                 "label": entry.label, "definition": entry.variant or None, "method": entry.definition.method, "budget": budget,
                 "state": cell.kind, "ranked": entry.ranked_at(budget), "standing": board.standing(entry, budget) or None,
+                "letters": (place and place.letters) or None, "ranks": place and [place.first, place.last],
                 "seeds": mean.n if mean else 0, "accuracy": mean and [mean.mean, mean.low, mean.high],
-                "difference_to_narrow": gap and [gap.mean, gap.low, gap.high], "reason": reason(cell),
+                "difference_to_narrow": gap and [gap.mean, gap.low, gap.high],
+                "told_from_narrow": compared and {"verdict": compared.verdict, "p": compared.p, "corrected": compared.corrected,
+                                                  "family": compared.family},
+                "reason": reason(cell),
             }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from dataclasses import dataclass
 
 Plain = str | int | float | None
@@ -50,6 +51,8 @@ class Item:
     href: str = ""
     spread: str = ""
     """What follows the number, such as ``± 0.42``."""
+    half: float | None = None
+    """Half of the interval in the unit of ``order``, for what is saved from the page."""
     small: tuple[Part, ...] = ()
     badges: tuple[Part, ...] = ()
     tone: str = ""
@@ -63,9 +66,12 @@ class Item:
     @property
     def sort_key(self) -> str:
         """What the sorter reads; nothing for what is missing or NaN."""
-        return (
-            "" if self.order is None or (isinstance(self.order, float) and math.isnan(self.order)) else str(self.order)
-        )
+        return _attribute(self.order)
+
+    @property
+    def half_key(self) -> str:
+        """Half of the interval as the page's scripts read it; nothing where there is none."""
+        return _attribute(self.half)
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,15 @@ class Column:
     help: str = ""
     text: bool = False
     """Whether it holds words and not numbers."""
+    key: str = ""
+    """Its name in addresses and in what is saved from the page; from the title where nothing is given."""
+    extra: bool = False
+    """Whether scripts hide it until it is picked."""
+
+    @property
+    def name(self) -> str:
+        """The key, or one made of the title."""
+        return self.key or re.sub(r"[^a-z0-9]+", "_", f"{self.title} {self.small}".lower()).strip("_")
 
 
 @dataclass(frozen=True)
@@ -86,6 +101,8 @@ class Row:
     items: tuple[Item, ...]
     tone: str = ""
     anchor: str = ""
+    facets: tuple[str, ...] = ()
+    """Its value for each filter of the table."""
 
     @property
     def head(self) -> Item:
@@ -126,6 +143,13 @@ class Table:
     csv: str = ""
     """Where the sheet lies, beside the page."""
     searchable: bool = False
+    """Whether it has a tool bar: a filter for its words, filters, a column picker, and what is shown as a file."""
+    filters: tuple[str, ...] = ()
+    """What the rows' facets are, such as ``Budget``."""
+
+
+def _attribute(value: Plain) -> str:
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
 
 
 def _written(value: Plain) -> str:

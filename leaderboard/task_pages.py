@@ -1,44 +1,23 @@
-"""What the index and the task pages say."""
+"""What the task pages say."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import words
 from .anytime import Anytime, anytime
-from .board import Board, Leader
+from .board import Board
+from .citations import cited
 from .details import details
-from .figures import Figure, accuracy_figure, colour, difference_figure
+from .figures import Figure, accuracy_figure, difference_figure
 from .names import Names
-from .standings import spread, standings
+from .pareto import ParetoPanel, pareto
+from .standings import standings
 from .store import Run
-from .tables import Column, Fact, Item, Link, Part, Plain, Row, Sheet, Table
-
-
-@dataclass(frozen=True)
-class TaskCard:
-    """A task on the index: who leads where, and the curve."""
-
-    title: str
-    name: str
-    fingerprint: str
-    href: str
-    leaders: Table
-    figure: Figure | None
-    notices: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class IndexPage:
-    """The first page."""
-
-    tiles: tuple[Fact, ...]
-    tasks: tuple[TaskCard, ...]
-    methods: Table
-    problems: tuple[str, ...]
+from .tables import Fact, Link, Plain, Sheet, Table
 
 
 @dataclass(frozen=True)
@@ -55,26 +34,16 @@ class TaskPage:
     figure: Figure | None
     difference: Figure | None
     tables: tuple[tuple[str, Table], ...]
+    pareto: tuple[ParetoPanel, ...]
     anytime: Anytime | None
+    compare: str
     runs: Sheet
     runs_csv: str
     card: str
     """The card as JSON."""
-
-
-def index_page(boards: Sequence[Board], methods: Table, problems: tuple[str, ...], names: Names) -> IndexPage:
-    """The index."""
-    entries = [entry for board in boards for entry in board.entries]
-    states = [run.state for board in boards for run in board.runs]
-    measured = states.count("done")
-    tiles = [
-        _tile("task", len(boards)),
-        _tile("method", len({entry.definition.method for entry in entries})),
-        _tile("trained network", measured + states.count("over-budget")),
-        *(_tile(f"{state} run", states.count(state)) for state in ("failed", "corrupt") if states.count(state)),
-        *((Fact("still to run", words.count(open_), tone="few"),) if (open_ := _open(states)) else ()),
-    ]
-    return IndexPage(tuple(tiles), tuple(_task_card(board, names) for board in boards), methods, problems)
+    cited: str
+    """The papers of its methods as BibTeX."""
+    cited_file: str
 
 
 def task_page(board: Board, boards: Sequence[Board], names: Names) -> TaskPage:
@@ -86,14 +55,14 @@ def task_page(board: Board, boards: Sequence[Board], names: Names) -> TaskPage:
         if other.task == board.task and other is not board
     )
     tables = (
-        ("Accuracy by budget", standings(board, names, f"{page}.accuracy.csv")),
+        ("Accuracy by budget", replace(standings(board, names, f"{page}.accuracy.csv"), searchable=True)),
         ("What it costs", details(board, names, f"{page}.costs.csv")),
     )
     return TaskPage(
         board.title, board.name, words.plain(board.fingerprint), str(board.card.get("description") or "").strip(),
         tuple(_facts(board)), board.notices, others, accuracy_figure(board), difference_figure(board), tables,
-        anytime(board, names, f"{page}.anytime.csv"),
-        run_sheet(board.runs), f"{page}.runs.csv", json.dumps(dict(board.card), indent=1),
+        pareto(board, names), anytime(board, names, f"{page}.anytime.csv"), f"../{names.compare(board)}",
+        run_sheet(board.runs), f"{page}.runs.csv", json.dumps(dict(board.card), indent=1), cited(board.runs), f"{page}.bib",
     )  # fmt: skip
 
 
@@ -115,68 +84,6 @@ def _run_line(run: Run, metrics: tuple[str, ...]) -> tuple[Plain, ...]:
         run.state, "yes" if run.trial else "no", record.parameters.get("total") if record else None,
         *(found.get(name) for name in metrics), one.fingerprint, run.where,
     )  # fmt: skip
-
-
-def _task_card(board: Board, names: Names) -> TaskCard:
-    page = names.task(board)
-    csv = f"{names.tasks[board.key]}.leaders.csv"
-    figure = accuracy_figure(board)
-    return TaskCard(
-        board.title, board.name, board.fingerprint[:12], page, _leaders(board, names, csv), figure, board.notices
-    )
-
-
-def _leaders(board: Board, names: Names, csv: str) -> Table:
-    columns = (Column("Budget"), Column("Leader", text=True), Column("Accuracy", "%"))
-    rows = tuple(_leader_row(board, budget, names) for budget in board.budgets)
-    sheet = Sheet(
-        ("budget", "leader", "accuracy", "low", "high", "seeds", "tied"),
-        tuple(_leader_line(board, b) for b in board.budgets),
-    )
-    return Table(
-        "leaders", "The highest mean at each budget, and who cannot be told from it.", columns, rows, sheet, csv
-    )
-
-
-def _leader_row(board: Board, budget: str, names: Names) -> Row:
-    head = Item(words.budget(budget), order=board.parameters(budget))
-    leader = board.leaders.get(budget)
-    if leader is None:
-        return Row((head, Item("no ranking", tone="empty", title="fewer than two entries with 3 seeds"), Item("")))
-    cell = leader.entry.cell(budget)
-    mean = cell.accuracy
-    href = names.cell(board, leader.entry, cell)
-    small = (Part(_tied(leader)),)
-    swatch = colour(board, leader.entry)
-    who = Item(leader.entry.title, order=leader.entry.title, href=href, swatch=swatch, small=small)
-    score = Item(words.percent(mean.mean), order=mean.mean, spread=spread(mean)) if mean else Item(words.MISSING)
-    return Row((head, who, score))
-
-
-def _tied(leader: Leader) -> str:
-    if not leader.told:
-        return "too few seeds to tell from the others"
-    return (
-        f"tied with {words.listed(entry.title for entry in leader.tied)}"
-        if leader.tied
-        else "ahead of all others ranked"
-    )
-
-
-def _leader_line(board: Board, budget: str) -> tuple[Plain, ...]:
-    leader = board.leaders.get(budget)
-    mean = leader.entry.cell(budget).accuracy if leader else None
-    if leader is None or mean is None:
-        return (budget, None, None, None, None, None, None)
-    return (
-        budget,
-        leader.entry.title,
-        mean.mean,
-        mean.low,
-        mean.high,
-        mean.n,
-        "; ".join(one.title for one in leader.tied),
-    )
 
 
 def _facts(board: Board) -> Iterator[Fact]:
@@ -202,13 +109,3 @@ def _facts(board: Board) -> Iterator[Fact]:
 def _section(card: dict[str, Any], name: str) -> dict[str, Any]:
     found = card.get(name)
     return found if isinstance(found, dict) else {}
-
-
-def _tile(noun: str, n: int) -> Fact:
-    return Fact(
-        noun if n == 1 else f"{noun}s", words.count(n), tone="bad" if noun.startswith(("failed", "corrupt")) else ""
-    )
-
-
-def _open(states: Sequence[str]) -> int:
-    return sum(1 for state in states if state in ("running", "interrupted", "waiting"))

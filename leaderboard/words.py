@@ -33,6 +33,13 @@ def signed(value: float | None) -> str:
     return f"+{text}" if value is not None and value > 0 else text
 
 
+def p(value: float | None) -> str:
+    """A p value in two digits: 0.43, 0.012, < 0.001."""
+    if value is None or math.isnan(value):
+        return number(value, 2)
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
 def count(value: int | float | None) -> str:
     """A whole number with thousands separators."""
     return number(value, 0)

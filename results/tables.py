@@ -31,7 +31,10 @@ PAIRS = (
     ("superweight", "superweight-untied"),
     ("superweight", "superweight-published"),
     *(("superweight", other) for other in ("narrow", "deep-ensemble", "ssn", "ssn-plus", "roast", "template-bank")),
-    *(("superweight-untied", other) for other in ("narrow", "deep-ensemble", "batch-ensemble", "naive", "template-bank")),
+    *(
+        ("superweight-untied", other)
+        for other in ("narrow", "deep-ensemble", "batch-ensemble", "naive", "template-bank")
+    ),
     *((other, "narrow") for other in ("deep-ensemble", "batch-ensemble", "mimo")),
 )
 

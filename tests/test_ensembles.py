@@ -522,7 +522,8 @@ def test_a_state_taken_between_two_steps_goes_on_to_the_same_bits():
 def test_a_record_without_members_is_written_as_ever_and_an_old_one_is_read():
     spec = planned("dense", budget="1")
     content = {
-        "schema": 1, "state": "done", "task": "t", "task_version": 1, "task_fingerprint": "f", "fingerprint": "f", "label": "l",
+        "schema": 1, "state": "done", "task": "t", "task_version": 1, "task_fingerprint": "f" * 64,
+        "fingerprint": "f" * 64, "label": "l",
         "method": "dense", "method_version": 1, "knobs": {}, "seed": 0, "budget": spec.budget, "budget_parameters": 1,
         "dense_parameters": 1,
     }  # fmt: skip

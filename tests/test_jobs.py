@@ -45,7 +45,9 @@ class Noted(Narrow):
 
 @pytest.fixture
 def specs(small_card: Callable[[int], Path]) -> list[RunSpec]:
-    return plan_entry(str(small_card(2)), Entry(label="narrow", method="narrow"), Registry(), budgets=["0.5"], seeds=range(3))
+    return plan_entry(
+        str(small_card(2)), Entry(label="narrow", method="narrow"), Registry(), budgets=["0.5"], seeds=range(3)
+    )
 
 
 def begin(root: Path, spec: RunSpec) -> RunDirectory:
@@ -146,7 +148,7 @@ def test_a_job_that_gets_nowhere_is_not_requeued_for_ever(specs: list[RunSpec], 
 
 def test_gpus_that_torch_cannot_use_are_a_sentence(specs: list[RunSpec], tmp_path: Path) -> None:
     (tmp_path / "specs.jsonl").write_text(json.dumps(specs[0].as_json()))
-    with pytest.raises(UsageError, match="This job has 99 GPUs, but torch .* can use"):
+    with pytest.raises(UsageError, match="This job has 99 GPUs, but torch"):
         job(tmp_path, gpus=99)._devices()
     assert job(tmp_path, gpus=99, device="cpu")._devices() == ("cpu",)
 
@@ -223,6 +225,7 @@ def test_a_background_batch_can_be_cancelled_and_goes_on(small_card: Callable[[i
     directory = RunDirectory(lease.parent)
     assert directory.state() == "interrupted"
     wait_until(
-        lambda: "No job is waiting" in CliRunner().invoke(npasbench, ["cancel", str(runs)]).output, "the job did not end"
+        lambda: "No job is waiting" in CliRunner().invoke(npasbench, ["cancel", str(runs)]).output,
+        "the job did not end",
     )
     assert "told to end" not in CliRunner().invoke(npasbench, ["cancel", str(runs)]).output

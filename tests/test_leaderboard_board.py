@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 
 from records import put, realistic, result, scored, spec
 
 from npasbench.leaderboard.board import Board
 from npasbench.leaderboard.grouping import boards
+from npasbench.leaderboard.statistics import paired_difference
 from npasbench.leaderboard.store import collect
+from npasbench.leaderboard.ties import Place
 
 TEN = {seed: 0.90 + 0.001 * (seed % 3) for seed in range(10)}
 
@@ -128,3 +131,60 @@ def test_every_state_of_a_realistic_folder_is_told(tmp_path: Path) -> None:
         ("template-bank", "0.05"), ("magnitude", "0.05"), ("magnitude", "1"), ("hashed", "1"), ("shallow", "1"), ("roast", "0.1"),
     ]}  # fmt: skip
     assert [*told.values()] == ["refused", "over-budget", "skipped", "trial", "missing", "measured"]
+
+
+def noisy(root: Path, labels: int, lead: float = 0.0) -> Board:
+    draw = random.Random(2)
+    for number in range(labels):
+        ahead = lead if number == 0 else 0.0
+        scores = {seed: 0.9 + ahead + 0.01 * math.sin(seed) + draw.gauss(0, 0.004) for seed in range(10)}
+        scored(root, f"m{number:02}", "0.1", scores)
+    return board_of(root)
+
+
+def test_a_tie_is_decided_by_the_corrected_test_and_not_by_an_interval(tmp_path: Path) -> None:
+    board = noisy(tmp_path, 12)
+    leader = board.leaders["0.1"]
+    intervals = [paired_difference(leader.entry.cell("0.1").scores, one.cell("0.1").scores) for one in leader.tied]
+    assert len(leader.tied) == 11
+    assert any(interval and interval.verdict == "higher" for interval in intervals)
+    assert all(board.place(entry, "0.1") == Place("A", 1, 12) for entry in board.entries)
+
+
+def test_a_leader_that_can_be_told_stands_alone(tmp_path: Path) -> None:
+    board = noisy(tmp_path, 12, lead=0.03)
+    leader, ranking = board.leaders["0.1"], board.rankings["0.1"]
+    assert (leader.entry.label, leader.tied) == ("m00", ())
+    assert board.place(leader.entry, "0.1") == Place("A", 1, 1)
+    last = ranking.entries[-1]
+    assert ranking.p(leader.entry, last) == ranking.p(last, leader.entry) == 2 / 1024
+    assert board.standing(last, "0.1") == ""
+
+
+def test_comparisons_with_narrow_are_corrected_for_all_of_the_budget(tmp_path: Path) -> None:
+    noisy(tmp_path, 11)
+    scored(tmp_path, "narrow", "0.1", {seed: score - 0.02 for seed, score in TEN.items()})
+    scored(tmp_path, "narrow", "0.25", TEN)
+    scored(tmp_path, "m00", "0.25", {seed: score + 0.02 for seed, score in TEN.items()})
+    board = board_of(tmp_path)
+    by_label = {entry.label: entry for entry in board.entries}
+    one, alone = (board.comparison(by_label["m00"], budget) for budget in ("0.1", "0.25"))
+    assert one
+    assert alone
+    assert (one.family, alone.family) == (11, 1)
+    assert one.p is not None
+    assert one.corrected is not None
+    assert one.corrected > one.p
+    assert alone.corrected == alone.p
+    assert board.comparison(by_label["narrow"], "0.1") is None
+
+
+def test_what_is_not_ranked_has_no_place(tmp_path: Path) -> None:
+    scored(tmp_path, "roast", "0.1", TEN)
+    scored(tmp_path, "naive", "0.1", TEN)
+    scored(tmp_path, "hashed", "0.1", {0: 0.99})
+    board = board_of(tmp_path)
+    hashed = next(entry for entry in board.entries if entry.label == "hashed")
+    assert board.place(hashed, "0.1") is None
+    assert board.rankings["0.1"].p(hashed, board.leaders["0.1"].entry) is None
+    assert board.place(hashed, "0.25") is None

@@ -280,7 +280,9 @@ def test_a_published_copy_of_a_run_beside_it_is_expected_and_another_result_is_n
     assert (len(store.runs), store.problems) == (1, ())
     assert store.runs[0].directory is not None
     put_changed(tmp_path / "runs", 0, metrics={"accuracy": 0.5, "nll": 0.2, "ece": 0.02})
-    assert "is the same run as" in collect(tmp_path / "runs").problems[0]
+    store = collect(tmp_path / "runs")
+    assert "hold different results of one run" in store.problems[0]
+    assert [(run.state, run.record) for run in store.runs] == [("corrupt", None)]
 
 
 def test_a_published_runs_page_says_what_it_cannot_show(tmp_path: Path) -> None:

@@ -6,10 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 from records import put, result, spec
 
 from npasbench.errors import UsageError
+from npasbench.leaderboard.command import leaderboard
+from npasbench.leaderboard.grouping import boards
+from npasbench.leaderboard.site import build_site
 from npasbench.leaderboard.store import collect
 
 
@@ -78,3 +83,88 @@ def test_nan_is_read_as_nan_and_a_missing_cost_as_none(tmp_path: Path) -> None:
     assert run.record is not None
     assert run.record.costs == {"macs": None}
     assert json.loads((folder / "spec.json").read_text())["label"] == "roast"
+
+
+# Several folders
+
+
+def of_two_machines(tmp_path: Path) -> tuple[Path, Path]:
+    for name, seeds in (("a", (0, 1)), ("b", (1, 2))):
+        for seed in seeds:
+            good(tmp_path / name, seed)
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_folders_are_read_together_and_what_is_in_both_is_named_and_counts_once(tmp_path: Path) -> None:
+    one, two = of_two_machines(tmp_path)
+    store = collect(one, two)
+    assert [run.identity.seed for run in store.runs] == [0, 1, 2]
+    assert len({run.where for run in store.runs}) == 3
+    (problem,) = store.problems
+    assert "is the same run as" in problem
+    assert str(one) in problem
+    assert str(two) in problem
+
+
+def test_different_results_of_one_run_are_named_and_none_is_counted_in_either_order(tmp_path: Path) -> None:
+    one, two = of_two_machines(tmp_path)
+    file = next(two.rglob("seed1-*/result.json"))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "metrics": {"accuracy": 0.5}}))
+    for roots in ((one, two), (two, one)):
+        store = collect(*roots)
+        assert [(run.identity.seed, run.state) for run in store.runs] == [(0, "done"), (1, "corrupt"), (2, "done")]
+        assert [run.accuracy is None for run in store.runs] == [False, True, False]
+        (problem,) = store.problems
+        assert all(word in problem for word in (str(one), str(two), "different results of one run", "None of them"))
+        assert store.runs[1].error == problem
+    (cell,) = (cell for entry in boards(collect(one, two).runs)[0].entries for cell in entry.cells.values())
+    assert sorted(cell.scores) == [0, 2]
+    file.unlink()
+    assert len(collect(one, two).runs) == 3
+
+
+def test_bits_that_differ_are_a_contradiction_and_times_are_not(tmp_path: Path) -> None:
+    one, two = of_two_machines(tmp_path)
+    folder = next(two.rglob("seed1-*"))
+    content = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**content, "costs": {"train_seconds": 1.0}}))
+    assert "the same run" in collect(one, two).problems[0]
+    np.save(folder / "correct.npy", np.load(folder / "correct.npy")[::-1])
+    assert "different results" in collect(one, two).problems[0]
+
+
+def test_many_that_are_there_twice_are_counted_in_one_sentence(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for seed in range(9):
+            good(tmp_path / name, seed)
+    (problem,) = collect(tmp_path / "a", tmp_path / "b").problems
+    assert "9 runs are there twice with the same results" in problem
+
+
+def test_a_clean_result_counts_before_a_trial_one(tmp_path: Path) -> None:
+    of = spec("roast", "0.1", 0)
+    put(tmp_path / "a", of, record=result(of, provenance={"dirty": True}))
+    put(tmp_path / "b", of, record=result(of))
+    for names in ("ab", "ba"):
+        (run,) = collect(*(tmp_path / name for name in names)).runs
+        assert not run.trial
+
+
+def test_a_site_of_several_folders_shows_all_of_them(tmp_path: Path) -> None:
+    one, two = of_two_machines(tmp_path)
+    outcome = CliRunner().invoke(leaderboard, [str(one), str(two), "--out", str(tmp_path / "site"), "--json"])
+    assert outcome.exit_code == 1  # one run is there twice
+    (cell,) = json.loads(outcome.output)["tasks"][0]["cells"]
+    assert cell["seeds"] == 3
+    assert build_site([one], tmp_path / "one").problems == ()
+
+
+def test_two_runs_of_one_seed_under_one_budget_are_named_and_neither_counts(tmp_path: Path) -> None:
+    for parameters in (7_785, 70_000):
+        of = spec("roast", "0.1", 0, budget_parameters=parameters)
+        put(tmp_path, of, record=result(of))
+    good(tmp_path, seed=1)
+    (board,) = boards(collect(tmp_path).runs)
+    assert "different runs of one seed; none of them is counted" in board.notices[0]
+    (cell,) = (cell for entry in board.entries for cell in entry.cells.values())
+    assert sorted(cell.scores) == [1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import replace
 
 import plotly.graph_objects
 import pytest
@@ -23,6 +24,7 @@ from npasbench.leaderboard.run_pages import run_page
 from npasbench.leaderboard.standings import standings
 from npasbench.leaderboard.store import collect
 from npasbench.leaderboard.tables import Item, Sheet, Table
+from npasbench.leaderboard.verification import weakest
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +79,62 @@ def test_standings_as_csv_hold_full_precision(board: Board) -> None:
     assert refused["accuracy"] == ""
 
 
-def test_details_have_a_row_for_each_cell_with_numbers(board: Board) -> None:
+def test_details_have_a_row_for_each_cell_that_was_run_the_best_first_and_those_without_numbers_last(
+    board: Board,
+) -> None:
     table = details(board, Names.of([board]), "")
-    assert len(table.rows) == sum(
-        1 for entry in board.entries for budget in board.budgets if entry.cell(budget).counted
-    )
+    assert len(table.rows) == sum(len(entry.cells) for entry in board.entries)
     assert len({len(row.items) for row in table.rows} | {len(table.columns)}) == 1
     assert all(len(line) == len(table.sheet.columns) for line in table.sheet.rows)
+    heads = [column.name for column in table.columns]
+    for budget in BUDGETS.values():
+        rows = [dict(zip(heads, row.items, strict=True)) for row in table.rows if row.items[1].order == budget]
+        means = [row["accuracy"].order for row in rows]
+        numbers = [mean for mean in means if isinstance(mean, float)]
+        assert numbers == sorted(numbers, reverse=True)
+        assert all(mean is None for mean in means[len(numbers) :])
+
+
+def test_details_say_what_a_cell_is_and_why(board: Board) -> None:
+    table = details(board, Names.of([board]), "")
+    told = {(row.facets[0], row.facets[1]): row.items[2] for row in table.rows}
+    said = {
+        key: " ".join([item.text, *(part.text for part in item.small)])
+        for key, item in told.items()
+        if item.text != "measured"
+    }
+    assert said["template-bank", "0.05×"] == "refused needs 5,120"
+    assert said["magnitude", "1×"] == "skipped nothing to prune at the dense network's size"
+    assert said["magnitude", "0.05×"] == "over budget 4,020 parameters after pruning, 3,892 allowed"
+    assert said["hashed", "1×"] == "trial"
+    assert all(len(row.facets) == len(table.filters) for row in table.rows)
+
+
+def test_details_hold_tie_letters_the_difference_and_how_far_it_was_verified(board: Board) -> None:
+    table = details(board, Names.of([board]), "")
+    heads = [column.name for column in table.columns]
+    for row in table.rows:
+        items = dict(zip(heads, row.items, strict=True))
+        entry = next(entry for entry in board.entries if entry.title == row.head.text)
+        budget = next(budget for budget, size in BUDGETS.items() if size == items["budget"].order)
+        place, compared = board.place(entry, budget), board.comparison(entry, budget)
+        assert items["ties"].text == (place.letters if place else "")
+        if compared:
+            assert items["difference"].order == compared.difference.mean
+            assert items["difference"].half == compared.difference.half
+            assert items["difference"].tone == compared.verdict.replace(" ", "-")
+        else:
+            assert items["difference"].text == ""
+        assert items["verified"].text == ("submitted" if entry.cell(budget).counted else "")
+
+
+def test_a_cell_is_verified_as_far_as_its_weakest_run(board: Board) -> None:
+    cell = next(entry for entry in board.entries if entry.label == "naive").cell("0.1")
+    states = ["re-run", "re-evaluated", *["re-run"] * (len(cell.runs) - 2)]
+    runs = tuple(replace(run, verified=state) for run, state in zip(cell.runs, states, strict=True))
+    assert weakest(replace(cell, runs=runs)) == "re-evaluated"
+    assert weakest(replace(cell, runs=runs[:1])) == "re-run"
+    assert weakest(replace(cell, runs=())) == ""
 
 
 def details_of(board: Board, label: str) -> dict[str, Item]:

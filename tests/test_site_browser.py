@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import shutil
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import parse_qs, unquote
 
 import pytest
 from ensemble_records import ensembles
-from records import LABELS, hostile, realistic
+from records import HOSTILE, LABELS, hostile, realistic
 
 from npasbench.leaderboard.site import build_site
 
@@ -38,7 +43,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Visit:
     """A page that remembers what went wrong on it."""
 
-    def __init__(self, browser: sync_api.Browser, path: Path, width: int = 1280, scheme: str = "light") -> None:
+    def __init__(
+        self, browser: sync_api.Browser, path: Path, width: int = 1280, scheme: str = "light", fragment: str = ""
+    ) -> None:
         self.wrong: list[str] = []
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         self.page = context.new_page()
@@ -48,7 +55,7 @@ class Visit:
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.wrong.append(f"dialog {dialog.message}"), dialog.dismiss()))
         self.page.on("request", lambda request: self._check(request.url))
-        self.page.goto(path.as_uri(), wait_until="load")
+        self.page.goto(path.as_uri() + fragment, wait_until="load")
 
     def _check(self, url: str) -> None:
         if not url.startswith(("file:", "data:", "blob:")):
@@ -56,8 +63,19 @@ class Visit:
 
 
 def some_pages(site: Path) -> list[Path]:
-    folders = ("tasks", "methods", "runs/*")
-    return [site / "index.html", *(sorted(site.glob(f"{folder}/*.html"))[0] for folder in folders)]
+    folders = ("tasks", "compare", "methods", "runs/*")
+    top = ("index.html", "reported.html", "about.html")
+    return [*(site / name for name in top), *(sorted(site.glob(f"{folder}/*.html"))[0] for folder in folders)]
+
+
+def task_of(site: Path) -> Path:
+    (page,) = (site / "tasks").glob("*.html")
+    return page
+
+
+def compare_of(site: Path) -> Path:
+    (page,) = (site / "compare").glob("*.html")
+    return page
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -98,12 +116,311 @@ def test_a_click_on_a_budget_sorts_by_it_and_missing_numbers_stay_last(browser: 
     assert visit.wrong == []
 
 
-def test_rows_can_be_filtered(browser: sync_api.Browser, site: Path) -> None:
-    visit = Visit(browser, next((site / "tasks").glob("*.html")))
-    visit.page.fill("input.finder", "roast")
-    heads = visit.page.locator("table.details tbody th").all_inner_texts()
-    assert heads
-    assert all("roast" in head for head in heads)
+def bar(visit: Visit, table: str = "costs") -> sync_api.Locator:
+    """The tool bar above a table."""
+    return visit.page.locator(f'.table[data-searchable="{table}"] .tools')
+
+
+def tick(visit: Visit, menu: str, *labels: str, table: str = "costs") -> None:
+    """Open a menu of the tool bar by its summary's first word and change these boxes."""
+    opened = bar(visit, table).locator("details.menu").filter(has=visit.page.locator("summary", has_text=menu)).first
+    opened.locator("summary").click()
+    for label in labels:
+        opened.get_by_label(label, exact=True).click()
+    visit.page.keyboard.press("Escape")
+
+
+def heads(visit: Visit, table: str = "costs") -> list[str]:
+    return visit.page.locator(f"table.{table} thead th").evaluate_all("heads => heads.map(head => head.dataset.key)")
+
+
+def shown(visit: Visit, table: str = "costs") -> list[list[str]]:
+    """The table's rows as they are seen."""
+    read = "rows => rows.map(row => [...row.cells].map(cell => cell.innerText.trim()))"
+    return visit.page.locator(f"table.{table} tbody tr").evaluate_all(read)
+
+
+def saved(visit: Visit, name: str, table: str = "costs") -> tuple[str, str]:
+    """What a format's Save button gives: the file's name and its text."""
+    tick(visit, "Save what is shown", table=table)
+    opened = bar(visit, table).locator("details.menu").last
+    opened.locator("summary").click()
+    with visit.page.expect_download() as waiting:
+        opened.get_by_role("button", name=f"Save as {name}").click()
+    return waiting.value.suggested_filename, waiting.value.path().read_text()
+
+
+def test_rows_are_found_by_their_words(browser: sync_api.Browser, site: Path) -> None:
+    visit = Visit(browser, task_of(site))
+    every = len(shown(visit))
+    bar(visit).locator("input.finder").fill("roast")
+    assert 0 < len(shown(visit)) < every
+    assert all("roast" in row[0] for row in shown(visit))
+    assert bar(visit).get_by_role("status").inner_text() == f"{len(shown(visit))} of {every} rows"
+
+
+def test_rows_are_filtered_by_method_budget_and_state(browser: sync_api.Browser, site: Path) -> None:
+    visit = Visit(browser, task_of(site))
+    tick(visit, "Budget", "0.1×", "1×")
+    assert {row[1] for row in shown(visit)} == {"0.1×", "1×"}
+    tick(visit, "State", "refused")
+    assert shown(visit)
+    assert {row[2].split()[0] for row in shown(visit)} == {"refused"}
+    tick(visit, "Method", "dense")
+    assert [row[:2] for row in shown(visit)] == [["dense", "0.1×"]]
+    assert visit.wrong == []
+
+
+def test_columns_can_be_picked(browser: sync_api.Browser, site: Path) -> None:
+    visit = Visit(browser, task_of(site))
+    usual = heads(visit)
+    assert {"accuracy", "n", "ties", "difference", "nll", "ece", "verified"} <= {*usual}
+    assert "device" not in usual
+    tick(visit, "Columns", "Device", "ECE, %")
+    assert heads(visit) == [*(key for key in usual if key != "ece"), "device"]
+    assert len({len(row) for row in shown(visit)}) == 1
+    assert visit.wrong == []
+
+
+def test_the_address_shows_the_same_view_again(browser: sync_api.Browser, site: Path) -> None:
+    visit = Visit(browser, task_of(site))
+    tick(visit, "Budget", "0.1×", "0.25×")
+    tick(visit, "Columns", "Device", "NLL, nats")
+    bar(visit).locator("input.finder").fill("a")
+    visit.page.locator('table.costs th[data-key="accuracy"]').click()
+    visit.page.get_by_role("button", name="MACs", exact=True).click()
+    path, _, fragment = visit.page.url.partition("#")
+    told = parse_qs(fragment.partition("?")[2])
+    assert told["costs.budget"] == ["0.1×", "0.25×"]
+    assert told["costs.find"] == ["a"]
+    assert told["costs.sort"] == ["accuracy.desc"]
+    assert told["pareto.panel"] == ["MACs"]
+    assert unquote(path).endswith(task_of(site).name)
+
+    again = Visit(browser, task_of(site), fragment=f"#{fragment}")
+    assert shown(again) == shown(visit)
+    assert heads(again) == heads(visit)
+    accuracies = [float(row[3].split()[0]) for row in shown(again) if row[3]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert again.page.get_by_role("button", name="MACs", exact=True).get_attribute("aria-pressed") == "true"
+    assert bar(again).locator("input.finder").input_value() == "a"
+    assert again.wrong == visit.wrong == []
+
+
+def test_an_address_that_names_nothing_known_shows_the_page_as_usual(browser: sync_api.Browser, site: Path) -> None:
+    usual = Visit(browser, task_of(site))
+    odd = (
+        "#costs?costs.columns=x&costs.sort=x.asc&costs.sort=accuracy.up&costs.budget=%E0%A4&pareto.panel=x&pair.first=x"
+    )
+    visit = Visit(browser, task_of(site), fragment=odd)
+    assert heads(visit) == heads(usual)
+    assert visit.wrong == []
+
+
+def test_a_link_within_the_page_keeps_the_view(browser: sync_api.Browser, site: Path) -> None:
+    visit = Visit(browser, task_of(site), fragment="#costs?costs.find=roast")
+    before = shown(visit)
+    visit.page.get_by_role("link", name="Pareto front").click()
+    assert shown(visit) == before
+    assert visit.page.url.endswith("#pareto?costs.find=roast")
+
+
+def test_what_is_shown_is_saved_as_csv_and_json_in_full_precision(browser: sync_api.Browser, site: Path) -> None:
+    visit = Visit(browser, task_of(site))
+    tick(visit, "Budget", "0.25×")
+    visit.page.locator('table.costs th[data-key="accuracy"]').click()
+    name, text = saved(visit, "CSV")
+    assert name == f"{task_of(site).stem}.costs.csv"
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["entry"] for row in rows] == [row[0].split()[0] for row in shown(visit)]
+    costs = list(csv.DictReader((site / f"tasks/{task_of(site).stem}.costs.csv").open()))
+    full = {row["label"]: row for row in costs if row["budget"] == "0.25"}
+    for row in rows:
+        given = full[row["entry"]]
+        for key in ("accuracy", "accuracy_half", "nll", "nll_half", "macs_millions", "difference"):
+            wanted = given.get({"macs_millions": "macs", "difference": "difference_to_narrow"}.get(key, key)) or ""
+            assert row[key] == wanted == "" or float(row[key]) == float(wanted), (row["entry"], key)
+    assert "device" not in rows[0]
+
+    name, text = saved(visit, "JSON")
+    objects = json.loads(text)
+    assert name.endswith(".costs.json")
+    assert [one["entry"] for one in objects] == [row["entry"] for row in rows]
+    assert all(
+        one["accuracy"] is None or one["accuracy"] == float(row["accuracy"])
+        for one, row in zip(objects, rows, strict=True)
+    )
+    assert visit.wrong == []
+
+
+def test_what_is_shown_is_saved_as_a_latex_table(browser: sync_api.Browser, site: Path) -> None:
+    visit = Visit(browser, task_of(site))
+    tick(visit, "Budget", "0.25×")
+    tick(visit, "Columns", *("NLL, nats", "ECE, %"))
+    name, text = saved(visit, "LaTeX")
+    assert name.endswith(".costs.tex")
+    assert all(rule in text for rule in ("\\toprule", "\\midrule", "\\bottomrule", "\\begin{tabular}{lrl"))
+    assert "Accuracy (\\%)" in text
+    assert "0.25$\\times$" in text
+    lines = text.partition("\\midrule\n")[2].partition("\\bottomrule")[0].splitlines()
+    assert len(lines) == len(shown(visit))
+    assert {line.count(" & ") for line in lines} == {len(heads(visit)) - 1}
+    assert "$\\pm$" in lines[0]
+    assert not any(sign in text for sign in "×±−–▲")
+
+
+def test_hostile_words_are_escaped_in_what_is_saved(browser: sync_api.Browser, tmp_path: Path) -> None:
+    hostile(tmp_path / "runs")
+    site = build_site(tmp_path / "runs", tmp_path / "site").index.parent
+    visit = Visit(browser, task_of(site))
+    _, text = saved(visit, "LaTeX")
+    assert "<img" not in text
+    assert "\\textless{}img src=x onerror=alert(1)\\textgreater{}" in text
+    _, text = saved(visit, "CSV")
+    assert next(csv.DictReader(io.StringIO(text)))["entry"] == HOSTILE
+    assert visit.wrong == []
+
+
+def test_what_is_shown_can_be_copied(browser: sync_api.Browser, site: Path) -> None:
+    visit = Visit(browser, task_of(site))
+    visit.page.evaluate("navigator.clipboard.writeText = (text) => { window.copied = text; return Promise.resolve(); }")
+    bar(visit).locator("details.menu").last.locator("summary").click()
+    bar(visit).get_by_role("button", name="Copy as CSV").click()
+    assert visit.page.evaluate("window.copied").startswith("entry,budget,state,accuracy,accuracy_half,")
+    assert bar(visit).get_by_role("status").inner_text() == "Copied as CSV."
+
+
+def test_papers_are_saved_as_bibtex(browser: sync_api.Browser, site: Path) -> None:
+    visit = Visit(browser, task_of(site))
+    visit.page.get_by_text("Papers of the methods on this page").click()
+    with visit.page.expect_download() as waiting:
+        visit.page.locator("button.save:visible").click()
+    assert waiting.value.suggested_filename == f"{task_of(site).stem}.bib"
+    assert waiting.value.path().read_text().count("@inproceedings{") == 1  # every made-up method cites one paper
+
+
+def test_two_entries_are_compared_seed_by_seed(browser: sync_api.Browser, site: Path) -> None:
+    visit = Visit(browser, compare_of(site))
+    rows = list(csv.DictReader((site / f"compare/{compare_of(site).stem}.against.csv").open()))
+    wanted = {row["budget"]: row for row in rows if row["label"] == "ssn" and row["difference"]}
+    for first, second, sign in (("ssn", "narrow", 1), ("narrow", "ssn", -1)):
+        visit.page.get_by_label("First").select_option(first)
+        visit.page.get_by_label("Second").select_option(second)
+        visit.page.locator("#pair .plot .scatterlayer .trace").wait_for()
+        found = {row[0].removesuffix("×"): row for row in shown(visit, "pairs")}
+        for budget, row in wanted.items():
+            mean, half = (float(part.strip("▲▼=?+ ").replace("−", "-")) for part in found[budget][3].split("±"))
+            assert mean == pytest.approx(sign * 100 * float(row["difference"]), abs=0.006)
+            assert half == pytest.approx(50 * (float(row["high"]) - float(row["low"])), abs=0.006)
+            assert found[budget][4] == row["common_seeds"]
+    again = Visit(browser, compare_of(site), fragment=f"#{visit.page.url.partition('#')[2]}")
+    assert shown(again, "pairs") == shown(visit, "pairs")
+    assert visit.page.locator("table.prices tbody tr").count() == 4
+    assert again.wrong == visit.wrong == []
+
+
+def test_the_same_examples_are_counted_against_the_control(browser: sync_api.Browser, site: Path) -> None:
+    visit = Visit(browser, compare_of(site), fragment="#?pair.first=ssn&pair.second=narrow")
+    forth = shown(visit, "examples")
+    visit.page.get_by_role("button", name="Swap").click()
+    back = shown(visit, "examples")
+    assert forth
+    assert [[row[0], row[1], row[3], row[2], row[4]] for row in back] == forth
+    assert all(sum(map(float, row[1:])) == pytest.approx(100, abs=0.03) for row in forth)
+    visit.page.get_by_label("First").select_option("hashed")
+    visit.page.get_by_label("Second").select_option("naive")
+    assert not visit.page.locator("table.examples").is_visible() or shown(visit, "examples") != forth
+
+
+def test_everything_can_be_reached_and_used_by_keyboard(browser: sync_api.Browser, site: Path) -> None:
+    visit = Visit(browser, task_of(site))
+    bar(visit).locator("input.finder").focus()
+    visit.page.keyboard.press("Tab")
+    visit.page.keyboard.press("Enter")
+    assert bar(visit).locator("details.menu[open]").count() == 1
+    visit.page.keyboard.press("Tab")
+    visit.page.keyboard.press("Space")
+    ring = "getComputedStyle(document.activeElement).outlineStyle"
+    assert visit.page.evaluate(ring) != "none"
+    assert len({row[0].split()[0] for row in shown(visit)}) == 1
+    visit.page.keyboard.press("Escape")
+    assert bar(visit).locator("details.menu[open]").count() == 0
+    assert visit.page.evaluate("document.activeElement.tagName") == "SUMMARY"
+    head = visit.page.locator('table.costs th[data-key="accuracy"]')
+    head.locator("[tabindex]").first.focus()
+    visit.page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+
+
+def test_a_menu_closes_when_something_else_is_clicked(browser: sync_api.Browser, site: Path) -> None:
+    visit = Visit(browser, task_of(site))
+    bar(visit).locator("summary").first.click()
+    visit.page.locator("h1").click()
+    assert bar(visit).locator("details.menu[open]").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_any_kind_of_page(browser: sync_api.Browser, site: Path, scheme: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
+    for path in some_pages(site):
+        visit = Visit(browser, path, scheme=scheme)
+        visit.page.wait_for_timeout(400)
+        if visit.page.locator("details.menu").count():
+            visit.page.locator("details.menu summary").first.click()
+        found = axe.run(visit.page).response["violations"]
+        assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == [], path
+
+
+def test_a_page_prints_all_rows_and_no_controls(browser: sync_api.Browser, site: Path) -> None:
+    visit = Visit(browser, task_of(site), scheme="dark")
+    visit.page.emulate_media(media="print")
+    assert not visit.page.locator(".tools").first.is_visible()
+    assert not visit.page.locator("header.top").is_visible()
+    assert visit.page.locator("table.costs tbody tr").last.is_visible()
+    box = visit.page.locator(".scroll:has(table.costs)")
+    assert box.evaluate("box => getComputedStyle(box).overflowY") == "visible"
+
+
+def test_charts_are_printed_in_the_colours_of_paper(browser: sync_api.Browser, site: Path) -> None:
+    visit = Visit(browser, task_of(site), scheme="dark")
+    visit.page.locator(".plot .scatterlayer .trace").first.wait_for()
+    stroke = "document.querySelector('.plot .legend .js-line').style.stroke"
+    dark = visit.page.evaluate(stroke)
+    visit.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert visit.page.evaluate(stroke) != dark
+    visit.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert visit.page.evaluate(stroke) == dark
+    assert visit.wrong == []
+
+
+class Links(HTMLParser):
+    """Every address on a page, and every name that a fragment can call."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.names = {""}
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("href", "src") and value:
+                self.links.append(value)
+            if name == "id" and value:
+                self.names.add(value)
+
+
+def test_every_link_of_the_whole_site_resolves(site: Path) -> None:
+    pages = {path.resolve(): Links(path) for path in sorted(site.rglob("*.html"))}
+    assert len(pages) > 140
+    outside = ("https://", "http://", "data:")
+    for path, page in pages.items():
+        for link in page.links:
+            if not link.startswith(outside):
+                target, _, fragment = link.partition("#")
+                found = (path.parent / target).resolve() if target else path
+                assert found.is_file(), (path, link)
+                assert found not in pages or fragment in pages[found].names, (path, link)
 
 
 def test_the_theme_follows_the_system_and_a_choice_is_kept(browser: sync_api.Browser, site: Path) -> None:

@@ -77,7 +77,10 @@ PROFILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "everything-asked": (FULL, ("--seeds", "0-8")),
     "command-line-first": (FULL, ("--seeds", "0-8", "--time", "90m", "--partition", "small", "--sbatch", "nice=5")),
     "one-job": ("", ("--seeds", "0", "--time", "1m", "--sbatch", "exclude=node[3-4]", "--sbatch", "wckey=me")),
-    "two-gpus-a-run": ('[slurm]\ngpus = 4\nmemory = "64G"\nruns-per-job = 6\n', ("--seeds", "0-8", "--gpus-per-run", "2")),
+    "two-gpus-a-run": (
+        '[slurm]\ngpus = 4\nmemory = "64G"\nruns-per-job = 6\n',
+        ("--seeds", "0-8", "--gpus-per-run", "2"),
+    ),
 }
 
 
@@ -105,7 +108,9 @@ def test_an_array_is_cut_where_the_cluster_says(slurm: FakeSlurm, tmp_path: Path
     assert [f"seed{json.loads(line)['seed']}-" for line in lines] == [
         job.runs[0].rsplit("/", 1)[1].partition("-")[0] + "-" for job in batch.jobs
     ]
-    assert sorted(seed for job in batch.jobs for seed in job.runs) == sorted({run for job in batch.jobs for run in job.runs})
+    assert sorted(seed for job in batch.jobs for seed in job.runs) == sorted(
+        {run for job in batch.jobs for run in job.runs}
+    )
 
 
 def test_a_last_array_of_one_is_a_job(slurm: FakeSlurm, tmp_path: Path) -> None:
@@ -216,7 +221,7 @@ def test_wrong_options_get_a_sentence(words: tuple[str, ...], part: str, slurm: 
         ("[slurm]\nsetup = 'module load x'", "'setup' was given 'module load x'"),
         ("[slurm]\nnice = false", "Give a text, a number or true"),
         ("[slurm]\nsignal = 'USR1'", "sets the sbatch option 'signal'"),
-        ("[slurm]\nother = \"a\\nb\"", "Give a text, a number or true"),
+        ('[slurm]\nother = "a\\nb"', "Give a text, a number or true"),
     ],
 )
 def test_a_wrong_profile_is_named(text: str, part: str, tmp_path: Path) -> None:
@@ -246,7 +251,16 @@ def test_options_for_slurm_need_slurm(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [("30m", 30), ("4h", 240), ("1h30m", 90), ("2d", 2880), (45, 45), ("45", 45), ("1-12:00:00", 2160), ("00:00:30", 1)],
+    [
+        ("30m", 30),
+        ("4h", 240),
+        ("1h30m", 90),
+        ("2d", 2880),
+        (45, 45),
+        ("45", 45),
+        ("1-12:00:00", 2160),
+        ("00:00:30", 1),
+    ],
 )
 def test_times(given: Any, expected: int) -> None:
     assert minutes(given) == expected
@@ -265,7 +279,13 @@ def test_memory(given: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("lengths", "most", "expected"),
-    [([3], 9, [3]), ([9, 3], 2, [1, 1]), ([9, 9, 2], 10, [5, 4, 1]), ([4, 4, 2], 5, [2, 2, 1]), ([1, 1, 1], 2, [1, 1, 1])],
+    [
+        ([3], 9, [3]),
+        ([9, 3], 2, [1, 1]),
+        ([9, 9, 2], 10, [5, 4, 1]),
+        ([4, 4, 2], 5, [2, 2, 1]),
+        ([1, 1, 1], 2, [1, 1, 1]),
+    ],
 )
 def test_the_cap_is_shared_out_among_arrays(lengths: list[int], most: int, expected: list[int]) -> None:
     assert _caps(lengths, most) == expected

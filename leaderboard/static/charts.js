@@ -1,6 +1,16 @@
 // Charts are data in the page; their colours come from the style sheet, so that they follow the theme.
 (() => {
   "use strict";
+  // plotly is heavy: it is read when the first chart comes into view, after the page has been shown.
+  const heavy = new URL("plotly.min.js", document.currentScript.src).href;
+  let reading = null;
+  const plotly = () => {
+    reading ??= window.Plotly ? Promise.resolve() : new Promise((done, failed) => {
+      document.head.append(Object.assign(document.createElement("script"), { src: heavy, onload: done, onerror: failed }));
+    });
+    return reading;
+  };
+
   const probe = document.createElement("i");
   const colour = (name) => {
     probe.style.color = `var(${name})`;
@@ -47,11 +57,23 @@
   const drawn = new WeakMap();
   const shown = (box) => box.offsetParent !== null;
 
-  const draw = (box) => {
-    const figure = themed(JSON.parse(box.querySelector("script").textContent));
+  const draw = async (box) => {
+    drawn.set(box, box.clientWidth);
+    await plotly();
+    paint(box);
+  };
+
+  const paint = (box) => {
+    const given = JSON.parse(box.querySelector("script").textContent);
+    if (!given || !shown(box)) {
+      drawn.delete(box);
+      return;
+    }
+    // Names beside marks need more room than a phone has; the table below the chart has them too.
+    if (box.clientWidth < 560) given.data = given.data.filter(({ mode }) => !mode.includes("text"));
+    const figure = themed(given);
     const found = box.querySelector(".plot");
     const place = found ?? box.appendChild(Object.assign(document.createElement("div"), { className: "plot" }));
-    drawn.set(box, box.clientWidth);
     window.Plotly.react(place, figure.data, figure.layout, { displaylogo: false, displayModeBar: false });
     if (!found) listen(place);
   };
@@ -68,9 +90,10 @@
     }, { rootMargin: "400px" });
     const sized = new ResizeObserver((entries) => {
       for (const { target } of entries) {
-        if (shown(target) && drawn.has(target) && drawn.get(target) !== target.clientWidth) {
+        const place = target.querySelector(".plot");
+        if (place && shown(target) && drawn.has(target) && drawn.get(target) !== target.clientWidth) {
           drawn.set(target, target.clientWidth);
-          window.Plotly.Plots.resize(target.querySelector(".plot"));
+          window.Plotly.Plots.resize(place);
         }
       }
     });
@@ -78,11 +101,19 @@
       inView.observe(box);
       sized.observe(box);
     }
-    window.addEventListener("beforeprint", () => boxes.filter((box) => shown(box) && !drawn.has(box)).forEach(draw));
-    document.addEventListener("themechange", () => boxes.forEach((box) => {
+    // Paper is light, whatever the screen is.
+    const printing = (yes) => {
+      document.documentElement.toggleAttribute("data-printing", yes);
+      if (window.Plotly) boxes.filter(shown).forEach(paint);
+    };
+    window.addEventListener("beforeprint", () => printing(true));
+    window.addEventListener("afterprint", () => printing(false));
+    const again = () => boxes.forEach((box) => {
       drawn.delete(box);
       inView.unobserve(box);
       inView.observe(box);
-    }));
+    });
+    document.addEventListener("themechange", again);
+    document.addEventListener("figurechange", again);
   });
 })();

@@ -1,62 +1,27 @@
-// Sorting and search by DataTables, and buttons that copy. Without scripts the tables stand as they are.
+// Panels of which one is shown at a time, and buttons that copy. Without scripts all panels stand below each other.
 (() => {
   "use strict";
-  const missing = (value) => value === "" || value === null || value === undefined;
-  const number = (value) => (value !== "" && Number.isFinite(Number(value)) ? Number(value) : null);
-  const compare = (a, b) => {
-    const [x, y] = [number(a), number(b)];
-    return x !== null && y !== null ? x - y : String(a).localeCompare(String(b), "en", { numeric: true });
-  };
-  // What is missing stands last, whichever way a column is sorted.
-  const ordered = (sign) => (a, b) => {
-    if (missing(a) || missing(b)) return Number(missing(a)) - Number(missing(b));
-    return sign * compare(a, b);
-  };
+  const { chosen, choose, follow } = window.npasbench;
 
-  const sortable = (box) => {
-    const table = box.querySelector("table");
-    const words = [...table.tHead.rows[0].cells].map((cell) => cell.classList.contains("words"));
-    const grid = new window.DataTable(table, {
-      paging: false,
-      info: false,
-      autoWidth: false,
-      order: [],
-      searching: "searchable" in box.dataset,
-      layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
-      columnDefs: words.map((isWords, target) => ({
-        targets: target,
-        type: "measured",
-        orderSequence: isWords ? ["asc", "desc", ""] : ["desc", "asc", ""],
-      })),
-    });
-    if ("searchable" in box.dataset) box.prepend(finder(grid));
-  };
-
-  const finder = (grid) => {
-    const input = document.createElement("input");
-    input.type = "search";
-    input.placeholder = "Filter rows";
-    input.className = "finder";
-    input.setAttribute("aria-label", "Filter rows");
-    input.addEventListener("input", () => grid.search(input.value).draw());
-    return input;
-  };
-
-  // Of several panels one is shown at a time; without scripts they stand below each other.
   const choosing = (box) => {
     const panels = [...box.children];
     if (panels.length < 2) return;
+    const key = `${box.dataset.name}.panel`;
     const group = Object.assign(document.createElement("div"), { className: "choice", role: "group" });
     group.setAttribute("aria-label", box.dataset.label);
     const buttons = panels.map((panel) => Object.assign(document.createElement("button"), { type: "button", textContent: panel.dataset.title }));
-    const open = (chosen) => panels.forEach((panel, index) => {
-      panel.hidden = panel !== chosen;
-      buttons[index].setAttribute("aria-pressed", String(panel === chosen));
+    const usual = panels.find((panel) => "opened" in panel.dataset) ?? panels[0];
+    const open = (wanted) => panels.forEach((panel, index) => {
+      panel.hidden = panel !== wanted;
+      buttons[index].setAttribute("aria-pressed", String(panel === wanted));
     });
-    buttons.forEach((button, index) => button.addEventListener("click", () => open(panels[index])));
+    buttons.forEach((button, index) => button.addEventListener("click", () => {
+      open(panels[index]);
+      choose(key, panels[index] === usual ? [] : [panels[index].dataset.title]);
+    }));
     group.append(`${box.dataset.label} `, ...buttons);
     box.before(group);
-    open(panels.find((panel) => "opened" in panel.dataset) ?? panels[0]);
+    follow(() => open(panels.find((panel) => panel.dataset.title === chosen(key)[0]) ?? usual));
   };
 
   const copying = (button) => {
@@ -68,13 +33,16 @@
     });
   };
 
+  const saving = (button) => {
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      window.npasbench.exports.save(button.dataset.file, button.parentElement.querySelector("code").textContent, "text/plain");
+    });
+  };
+
   document.addEventListener("DOMContentLoaded", () => {
-    if (window.DataTable) {
-      window.DataTable.ext.type.order["measured-asc"] = ordered(1);
-      window.DataTable.ext.type.order["measured-desc"] = ordered(-1);
-      document.querySelectorAll(".table.sortable").forEach(sortable);
-    }
     document.querySelectorAll(".panels").forEach(choosing);
     if (navigator.clipboard) document.querySelectorAll("button.copy").forEach(copying);
+    if (window.npasbench.exports) document.querySelectorAll("button.save").forEach(saving);
   });
 })();

@@ -22,7 +22,8 @@ from npasbench.running.files import atomic
 
 _RUNNING = ("running_mean", "running_var")
 _HEADER_LIMIT = 50_000_000
-_STRUCTURE_LIMIT = 2_000_000_000
+_GROWTH = 16
+_STRUCTURE_LIMIT = 256_000_000
 """Bytes. What a structure holds beside masks, the network does not tell before it is restored."""
 
 
@@ -74,6 +75,9 @@ def read_model(path: Path, method: Method, network: nn.Module) -> int:
 
 
 def _fill(network: nn.Module, masks: dict[str, Tensor], numbers: dict[str, Tensor], running: dict[str, Tensor]) -> int:
+    unknown = sorted(numbers.keys() - {name for name, _ in network.named_parameters()})
+    if unknown:
+        raise ValueError(f"it holds '{unknown[0][:100]}', which the network does not have")
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.requires_grad:
@@ -147,16 +151,13 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def _check_sizes(header: dict[str, Any], network: nn.Module) -> None:
-    room = {f"parameter.{name}": 8 * value.numel() for name, value in network.named_parameters()}
-    room |= {f"mask.{name}": value.numel() // 8 + 1 for name, value in network.named_parameters()}
-    room |= {f"running.{name}": 8 * value.numel() for name, value in _running(network).items()}
-    structure = _STRUCTURE_LIMIT
+    """See that it is of the order of the network's size; restoring its structure may still make the network larger."""
+    values = [*network.parameters(), *network.buffers()]
+    room = _GROWTH * 8 * sum(value.numel() for value in values) + _STRUCTURE_LIMIT
+    claimed = 0
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
         size = int(end) - int(begin)
-        if name.startswith("structure."):
-            structure -= size
-        elif name not in room:
-            raise ValueError(f"it holds '{name[:100]}', which the network does not have")
-        if size < 0 or structure < 0 or size > room.get(name, size):
+        claimed += size
+        if size < 0 or claimed > room:
             raise ValueError(f"'{name[:100]}' claims {size:,} bytes, more than the network has room for")

@@ -22,9 +22,9 @@ def member_faults(record: Record) -> Iterator[str]:
         yield from _without_subsets(members)
         return
     chosen = [tuple(one.members) for one in record.subsets]
-    if any(not one or list(one) != sorted(set(one)) or one[-1] >= n for one in chosen) or len(set(chosen)) != len(
-        chosen
-    ):
+    if any(not one or list(one) != sorted(set(one)) or one[0] < 0 or one[-1] >= n for one in chosen) or len(
+        set(chosen)
+    ) != len(chosen):
         yield f"subsets name each of the {n} members at most once, in ascending order, and no subset stands twice"
         return
     if n <= _ALL_SUBSETS_UP_TO:
