@@ -21,17 +21,24 @@ class SiteFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._before = _manifest(root)
-        self._written: list[str] = []
+        self._written: dict[str, str] = {}
 
-    def write(self, name: str, content: bytes | str) -> None:
-        """Write one file, unless it is there with the same content.
+    def keep(self, name: str, made_of: str) -> bool:
+        """Whether a file is there that was made of the same: then it stays as it is."""
+        same = made_of != "" and self._before.get(name) == made_of and (self.root / name).is_file()
+        if same:
+            self._written[name] = made_of
+        return same
+
+    def write(self, name: str, content: bytes | str, made_of: str = "") -> None:
+        """Write one file, unless it is there with the same content; ``made_of`` is a digest for :meth:`keep`.
 
         Raises:
             RunError: if it cannot be written.
         """
         path = self.root / name
         data = content.encode() if isinstance(content, str) else content
-        self._written.append(name)
+        self._written[name] = made_of
         with writing(path):
             if not path.is_file() or path.stat().st_size != len(data) or path.read_bytes() != data:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,20 +46,23 @@ class SiteFolder:
 
     def finish(self) -> None:
         """Remove what the last rendering wrote and this one did not, and write down what there is."""
-        for name in sorted(self._before - set(self._written)):
+        for name in sorted(self._before.keys() - self._written.keys()):
             path = self.root / name
             if path.resolve().is_relative_to(self.root.resolve()):
                 with writing(path):
                     path.unlink(missing_ok=True)
-        self.write(MANIFEST, json.dumps({"made_by": "npasbench leaderboard", "files": sorted(self._written)}, indent=0))
+        files = dict(sorted(self._written.items()))
+        self.write(MANIFEST, json.dumps({"made_by": "npasbench leaderboard", "files": files}, indent=0))
 
 
-def _manifest(root: Path) -> set[str]:
+def _manifest(root: Path) -> dict[str, str]:
+    """What the last rendering wrote, and what it was made of where that is known."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return set()
+        return {}
     try:
         content = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-        return {str(name) for name in content["files"]}
+        files = content["files"]
+        return {str(name): str(files[name]) if isinstance(files, dict) else "" for name in files}
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(
             f"'{root}' holds something that is not a site of npasbench. Name another folder with --out, or empty this one."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ class Published:
     correct: str | None
     """The packed correctness bits in Base64, 1 where a test example was predicted right."""
     where: str
+    digest: str = ""
+    """SHA-256 of the line as it was read."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -120,7 +123,8 @@ def _parse(line: bytes, where: str) -> Published:
     if not isinstance(content, dict) or set(content) != {"record", "correct"}:
         raise RunError(f"{where} is not a published result: expected an object with the keys record and correct.")
     record = records.parse(content["record"], where)
-    return Published(record, _bits(content["correct"], record.test_examples, where), where)
+    digest = hashlib.sha256(line.strip()).hexdigest()
+    return Published(record, _bits(content["correct"], record.test_examples, where), where, digest)
 
 
 def _bits(correct: Any, examples: int | None, where: str) -> str | None:

@@ -90,7 +90,17 @@ def _training(run: Run) -> Figure | None:
 
 def _note(run: Run) -> str:
     """Why a published run shows less than others."""
-    return "" if run.directory else f"Published in {words.plain(run.where)}, without its training curve and its log."
+    return (
+        ""
+        if run.directory
+        else f"Published in {words.plain(run.where.rpartition(':')[0])}, without its training curve and its log."
+    )
+
+
+def _place(run: Run) -> Fact:
+    """Where it lies. Of a published run without the line's number, which moves with every run that is published before it."""
+    where = run.where if run.directory else run.where.rpartition(":")[0]
+    return Fact("Run directory" if run.directory else "File", words.plain(where), code=True)
 
 
 def _tone(run: Run) -> str:
@@ -192,7 +202,7 @@ def _spec(run: Run) -> Iterator[Fact]:
     )
     yield Fact("Run fingerprint", words.plain(one.fingerprint), code=True)
     yield Fact("Task fingerprint", words.plain(one.task_fingerprint), code=True)
-    yield Fact("Run directory" if run.directory else "File and line", words.plain(run.where), code=True)
+    yield _place(run)
     yield from (
         Fact(words.plain(key), words.plain(json.dumps(value)), code=True) for key, value in sorted(one.knobs.items())
     )

@@ -25,6 +25,7 @@ from .reported_page import reported_page
 from .run_pages import run_page
 from .store import collect
 from .task_pages import task_page
+from .unchanged import made_of
 
 Page = tuple[str, str]
 """A file's name below the site's root, and its content."""
@@ -52,17 +53,32 @@ def build_site(runs: Path | Sequence[Path], out: Path) -> SiteSummary:
     names = Names.of(boards)
     folder = SiteFolder(out)
     pages = 0
-    for name, content in _pages(boards, names, store.problems):
+    environment = _environment()
+    for name, content in _pages(environment, boards, names, store.problems):
         folder.write(name, content)
         pages += name.endswith(".html")
+    pages += _write_runs(environment, boards, names, folder)
     for name, data in assets():
         folder.write(f"assets/{name}", data)
     folder.finish()
     return SiteSummary(out / "index.html", boards, pages, store.problems)
 
 
-def _pages(boards: tuple[Board, ...], names: Names, problems: tuple[str, ...]) -> Iterator[Page]:
-    environment = _environment()
+def _write_runs(environment: Environment, boards: tuple[Board, ...], names: Names, folder: SiteFolder) -> int:
+    """The pages of all runs, those anew that have changed; how many there are."""
+    template = environment.get_template("run.html.j2")
+    every = [(b, e, c, run) for b in boards for e in b.entries for c in e.cells.values() for run in c.runs]
+    for board, entry, cell, run in every:
+        name, digest = names.run(run), made_of(board, entry, cell, run, names)
+        if not folder.keep(name, digest):
+            page = run_page(board, entry, cell, run, names)
+            folder.write(name, template.render(page=page, root="../../"), digest)
+    return len(every)
+
+
+def _pages(
+    environment: Environment, boards: tuple[Board, ...], names: Names, problems: tuple[str, ...]
+) -> Iterator[Page]:
     methods = methods_table(boards, names)
     index = index_page(boards, methods, problems, names)
     yield "index.html", environment.get_template("index.html.j2").render(page=index, root="")
@@ -90,11 +106,6 @@ def _task(environment: Environment, board: Board, boards: tuple[Board, ...], nam
     yield names.compare(board), environment.get_template("compare.html.j2").render(page=pairs, root="../")
     if pairs.table:
         yield f"compare/{pairs.table.csv}", pairs.table.sheet.text()
-    template = environment.get_template("run.html.j2")
-    for entry in board.entries:
-        for cell in entry.cells.values():
-            for run in cell.runs:
-                yield names.run(run), template.render(page=run_page(board, entry, cell, run, names), root="../../")
 
 
 def _environment() -> Environment:

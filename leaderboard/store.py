@@ -60,6 +60,8 @@ class Run:
     """Of a published run, its packed correctness bits in Base64."""
     verified: str = STATES[0]
     """How far ``npasbench verify`` came with exactly this record: submitted, re-evaluated or re-run."""
+    digest: str = ""
+    """Of a published run, of its line."""
 
     @property
     def bits(self) -> str | None:
@@ -195,7 +197,9 @@ def _published(file: Path, root: Path, problems: list[str]) -> Iterator[Run]:
     for number, line in read_published(file, problems):
         record = line.record
         identity = Identity.model_validate(record.model_dump())
-        yield Run(None, f"{file.name}:{number}", identity, record.state, record, correct=line.correct)
+        yield Run(
+            None, f"{file.name}:{number}", identity, record.state, record, correct=line.correct, digest=line.digest
+        )
 
 
 def _read(directory: RunDirectory, root: Path, problems: list[str]) -> Run | None:

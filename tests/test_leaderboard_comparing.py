@@ -157,7 +157,7 @@ def test_example_pairs_are_the_table_of_both_and_mcnemars_exact_test(tmp_path: P
     found = example_pairs(*two_runs(tmp_path))
     assert found
     assert (found.both, found.first_only, found.second_only, found.neither) == (3, 5, 1, 2)
-    assert found.p == stats.binomtest(1, 6).pvalue
+    assert found.p == pytest.approx(stats.binomtest(1, 6).pvalue, rel=1e-12)
 
 
 def test_example_pairs_of_published_runs_are_those_of_their_directories(tmp_path: Path) -> None:
