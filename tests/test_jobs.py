@@ -26,6 +26,7 @@ from npasbench.registry import Registry
 from npasbench.running.lease import STALE_AFTER, Lease
 from npasbench.running.leftovers import left_by_others, wait_for_holders
 from npasbench.running.rundir import RunDirectory
+from npasbench.running.worker import Options, Ways, work
 
 PLUGIN = '''
 import os
@@ -181,6 +182,24 @@ def test_a_plugin_that_has_changed_since_is_refused(small_card: Callable[[int], 
     plugin.write_text(PLUGIN + "# changed\n")
     with pytest.raises(UsageError, match="The source of method 'noted' has changed since these jobs were submitted"):
         snapshot.check_sources(specs, submitted)
+
+
+def test_a_worker_looks_at_the_plugin_that_it_imported(small_card: Callable[[int], Path], tmp_path: Path) -> None:
+    plugin = tmp_path / "noted.py"
+    plugin.write_text(PLUGIN)
+    registry = Registry([str(plugin)])
+    specs = plan_entry(str(small_card(2)), Entry(label="noted", method="noted"), registry, budgets=["0.5"], seeds=[0])
+    told: list[dict[str, object]] = []
+    work(specs, tmp_path / "runs", Options(sources={"noted": "of another text"}), Ways(told.append))
+    assert [event["state"] for event in told] == ["blocked"]
+    assert "has changed since these jobs were submitted" in str(told[0]["reason"])
+    assert not RunDirectory.of(tmp_path / "runs", specs[0]).path.exists()
+
+
+def test_a_job_that_imports_other_code_than_was_submitted_does_nothing(specs: list[RunSpec], tmp_path: Path) -> None:
+    (tmp_path / "specs.jsonl").write_text(json.dumps(specs[0].as_json()))
+    with pytest.raises(RuntimeError, match="This job imports npasbench from elsewhere"):
+        job(tmp_path)()
 
 
 def test_debug_works_in_this_very_process(small_card: Callable[[int], Path], tmp_path: Path) -> None:

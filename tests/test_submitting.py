@@ -199,6 +199,7 @@ def test_cancel_of_an_unknown_batch_names_the_batches(slurm: FakeSlurm, tmp_path
         (("--sbatch", "array=1-3"), "runs-per-job and jobs-at-once decide it"),
         (("--sbatch", "mem=3G"), "Write 'memory' for it"),
         (("--sbatch", "a b=3"), "cannot be an option of sbatch"),
+        (("--device", "cuda"), "--device cuda needs a job with a GPU. Ask for --gpus 1"),
         (("--gpus-per-run", "4"), "Set norm_images = 12 in the [recipe] of a card of your own"),
         (("--profile", "nowhere.toml"), "nowhere.toml cannot be read"),
     ],
@@ -218,7 +219,8 @@ def test_wrong_options_get_a_sentence(words: tuple[str, ...], part: str, slurm: 
         ("[slurm\n", "is not TOML"),
         ("[slurm]\ntime = 'x'", "'time': 'x' is not a time"),
         ("[slurm]\ncpus = 'many'", "'cpus' was given 'many'"),
-        ("[slurm]\nsetup = 'module load x'", "'setup' was given 'module load x'"),
+        ("[slurm]\nsetup = 'module load x'", "'setup' was given 'module load x': write a list of shell lines"),
+        ("[slurm]\ngpus_per_run = 2", "Give it to npasbench run: --gpus-per-run"),
         ("[slurm]\nnice = false", "Give a text, a number or true"),
         ("[slurm]\nsignal = 'USR1'", "sets the sbatch option 'signal'"),
         ('[slurm]\nother = "a\\nb"', "Give a text, a number or true"),
@@ -237,6 +239,24 @@ def test_a_run_that_does_not_fit_into_a_job_is_refused(slurm: FakeSlurm, tmp_pat
     result = submit(tmp_path, "--gpus-per-run", "4", "--gpus", "2", task=task)
     assert "Ask for --gpus 4" in sentence(result)
     assert submit(tmp_path, "--gpus-per-run", "4", "--gpus", "4", task=task).exit_code == 0
+
+
+def test_a_folder_that_slurm_would_rename_is_refused(slurm: FakeSlurm, tmp_path: Path) -> None:
+    result = call(*TASK, "--seeds", "0", "--runs", str(tmp_path / "r %j"), "--executor", "slurm")
+    assert "SLURM replaces '%'" in sentence(result)
+
+
+def test_an_option_without_a_value_is_given_as_true(slurm: FakeSlurm, tmp_path: Path) -> None:
+    assert submit(tmp_path, "--seeds", "0", "--sbatch", "hold=true", "--sbatch", "exclusive").exit_code == 0
+    assert slurm.submitted[0].options["hold"] == slurm.submitted[0].options["exclusive"] == ""
+
+
+def test_options_are_read_even_where_nothing_is_to_do(slurm: FakeSlurm, tmp_path: Path) -> None:
+    submit(tmp_path, "--seeds", "0")
+    folder = tmp_path / "runs" / find_batches(tmp_path / "runs")[0].jobs[0].runs[0]
+    folder.mkdir(parents=True)
+    (folder / "failure.json").write_text("{}")
+    assert "'soon' is not a time" in sentence(submit(tmp_path, "--seeds", "0", "--time", "soon"))
 
 
 def test_a_debugger_has_one_process(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ checkpoints, and the job waits for its end; SLURM requeues what it preempts and 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -81,10 +82,15 @@ class WorkerJob:
         return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
 
     def _work(self) -> str:
-        from npasbench.cluster.snapshot import check_sources
+        from npasbench.cluster.snapshot import check_sources, is_imported
         from npasbench.running.dispatch import Pool, warm_up
         from npasbench.running.worker import Options
 
+        code = Path(self.specs).parent / "code"
+        if not is_imported(code):
+            raise RunError(
+                f"This job imports npasbench from elsewhere than {code}. Does 'setup' change how Python starts?"
+            )
         warm_up()
         own, others = self._read()
         check_sources([*own, *others], self.sources)
@@ -97,14 +103,18 @@ class WorkerJob:
             checkpoint_seconds=self.checkpoint_seconds,
             data_root=Path(self.data_root) if self.data_root else None,
             job=_job_id(),
+            sources=self.sources,
             others=tuple(others),
         )
         while True:
-            self._pool = Pool(own, Path(self.root), self.workers, options, _tell)
+            blocked: list[str] = []
+            self._pool = Pool(own, Path(self.root), self.workers, options, functools.partial(_tell, blocked=blocked))
             try:
                 self._pool.work()
             except KeyboardInterrupt:
                 return "cancelled; the runs keep their checkpoints"
+            if blocked:
+                raise RunError(blocked[0])
             if not self._pool.told_to_stop:
                 return "nothing is left to do"
             _say("the workers were told to stop; waiting to be killed or requeued")
@@ -191,9 +201,11 @@ def _job_id() -> str:
     return str(submitit.JobEnvironment().job_id)
 
 
-def _tell(event: dict[str, Any]) -> None:
+def _tell(event: dict[str, Any], blocked: list[str]) -> None:
     if event["state"] != "running":
         reason = event.get("reason")
+        if event["state"] == "blocked":
+            blocked.append(str(reason))
         _say(f"{event['run']}: {event['state']}{f': {reason}' if reason else ''}")
 
 

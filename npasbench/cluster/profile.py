@@ -26,6 +26,7 @@ _OURS = {
     "nodes": "a job takes one node",
     "wrap": "npasbench is what runs",
 }
+_NOT_SBATCH = ("gpus-per-run", "executor", "device", "workers", "runs", "data-root", "checkpoint-seconds")
 _ELSEWHERE = {"mem": "memory", "cpus-per-task": "cpus", "gpus-per-node": "gpus"}
 
 
@@ -104,6 +105,10 @@ def _check_names(table: Mapping[str, Any], where: str) -> None:
             raise UsageError(f"{where} sets the sbatch option '{name}'. Leave it out: {_OURS[name]}.")
         if name in _ELSEWHERE:
             raise UsageError(f"{where} sets the sbatch option '{name}'. Write '{_ELSEWHERE[name]}' for it.")
+        if name in _NOT_SBATCH:
+            raise UsageError(
+                f"{where} sets '{name}', which is no option of sbatch. Give it to npasbench run: --{name}."
+            )
         if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
             raise UsageError(f"{where} sets '{name}', which cannot be an option of sbatch.")
         if name not in _KNOWN and (isinstance(value, dict | list) or value is False or "\n" in str(value)):
@@ -116,6 +121,8 @@ def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"])).replace("_", "-")
     what = first["msg"].removeprefix("Value error, ")
+    if key == "setup":
+        what = 'write a list of shell lines, such as ["module load cuda"]'
     return f"'{key}': {what}." if first["type"] == "value_error" else f"'{key}' was given {first['input']!r}: {what}."
 
 

@@ -12,6 +12,7 @@ from npasbench.plan import RunSpec
 from npasbench.registry import Registry, source_hash
 from npasbench.running.commit import KEPT_COMMIT, commit
 from npasbench.running.files import writing
+from npasbench.running.worker import changed_since
 
 _ROOMS = ("npasbench", "npasbench.baselines", "npasbench.tasks", "npasbench.leaderboard")
 """In an editable install each lies in a folder of its own."""
@@ -42,15 +43,18 @@ def sources(specs: list[RunSpec]) -> dict[str, str | None]:
     return found
 
 
+def is_imported(folder: Path) -> bool:
+    """Whether npasbench was imported from the copy in ``folder``."""
+    found = find_spec("npasbench")
+    return found is not None and Path(str(found.origin)).resolve().is_relative_to(folder.resolve())
+
+
 def check_sources(specs: list[RunSpec], submitted: dict[str, str | None]) -> None:
     """See that plugins are what they were at submission.
 
     Raises:
         UsageError: naming the method that has changed.
     """
-    for name, now in sources(specs).items():
-        if name in submitted and now != submitted[name]:
-            raise UsageError(
-                f"The source of method '{name}' has changed since these jobs were submitted, so they do nothing. "
-                "Submit again to run it as it is now."
-            )
+    for spec in {(spec.method, spec.plugins): spec for spec in specs}.values():
+        if changed := changed_since(spec, submitted):
+            raise UsageError(changed)

@@ -61,6 +61,8 @@ def submit(specs: Sequence[RunSpec], root: Path, request: Request) -> Batch:
             "--executor slurm needs sbatch, which is not on this machine's PATH. Submit from a login node, or take "
             "--executor local; 'npasbench doctor' says more."
         )
+    if request.executor == "slurm" and "%" in str(root.resolve()):
+        raise UsageError(f"SLURM replaces '%' in the names of folders. Take another folder than {root} for --runs.")
     ordered = [(asked, chunk) for asked, group in _grouped(specs, request).items() for chunk in _chunks(group, asked)]
     batch = Batch(
         name=Batch.new_name(),
@@ -118,6 +120,10 @@ def _grouped(specs: Sequence[RunSpec], request: Request) -> dict[Asked, list[Run
     for spec in specs:
         if request.executor == "slurm":
             asked = asked_for(spec, request.profile, request.processes)
+            if asked.gpus == 0 and (request.device or "cpu") != "cpu":
+                raise UsageError(
+                    f"--device {request.device} needs a job with a GPU. Ask for --gpus 1, or leave it out."
+                )
         else:
             asked = Asked(minutes=_MINUTES_OF_A_LOCAL_BATCH, memory="", cpus=1, gpus=0, runs=len(specs), workers=1)
         groups.setdefault(asked, []).append(spec)
@@ -179,8 +185,7 @@ def _executor(batch: Batch, root: Path, request: Request, asked: Asked, cap: int
         "gpus_per_node": asked.gpus or None,
         "array_parallelism": cap,
         "signal_delay_s": min(int(SECONDS_TO_STOP) + _MARGIN, asked.minutes * 30),
-        "setup": [f"export {name}={shlex.quote(value)}" for name, value in _variables(code).items()]
-        + list(profile.setup),
+        "setup": [*(f"{line} || exit" for line in profile.setup), *_exports(code)],
         "srun_args": [f"--cpus-per-task={asked.cpus}"],  # since 22.05 srun does not take it from sbatch
         "wckey": None,
         "additional_parameters": {"requeue": True, **profile.others},
@@ -203,6 +208,14 @@ def _ids(executor: Any, jobs: Sequence[WorkerJob], before: int) -> list[str]:
         said = " ".join(str(error).split()) or type(error).__name__
         raise NpasbenchError(f"SLURM did not take the jobs: {said}{'' if said.endswith('.') else '.'}{known}") from None
     return [str(job.job_id) for job in submitted]
+
+
+def _exports(code: Path) -> list[str]:
+    """Shell lines that let a job find the code as it was submitted, whatever came before them."""
+    return [
+        f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        "export PYTHONSAFEPATH=1",
+    ]
 
 
 def _variables(code: Path) -> dict[str, str]:

@@ -59,7 +59,7 @@ def _options(words: tuple[str, ...]) -> dict[str, Any]:
         name = name.removeprefix("--")
         if not name or name in found:
             raise UsageError(f"'--sbatch {word}' is not OPTION=VALUE, such as '--sbatch nice=100', given once.")
-        found[name] = value if equals else True
+        found[name] = value if equals and value != "true" else True
     return found
 
 
@@ -88,6 +88,9 @@ _OPTIONS: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
     click.option("--gpus", type=click.IntRange(min=0), help="Of one job. [default: what its task needs]"),
     *(click.option(f"--{name}", metavar="NAME", help=f"SLURM's {name}.") for name in _NAMES),
     click.option(
-        "--sbatch", multiple=True, metavar="OPTION=VALUE", help="Any other option of sbatch; may be repeated."
+        "--sbatch",
+        multiple=True,
+        metavar="OPTION=VALUE",
+        help="Any other option of sbatch; true for one without a value; may be repeated.",
     ),
 ]

@@ -13,21 +13,27 @@ from npasbench.commands.wording import plural
 
 if TYPE_CHECKING:
     from npasbench.cluster.batch import Batch
+    from npasbench.cluster.profile import Profile
     from npasbench.commands.cluster_options import Where
     from npasbench.plan import RunSpec
     from npasbench.running.worker import Options
 
 
 def submit_runs(
-    specs: Sequence[RunSpec], root: Path, options: Options, workers: int, device: str | None, where: Where
+    specs: Sequence[RunSpec],
+    root: Path,
+    options: Options,
+    workers: int,
+    device: str | None,
+    where: Where,
+    profile: Profile,
 ) -> int:
     """Submit them, print the jobs' ids and what to do next; returns the exit code."""
-    from npasbench.cluster.profile import read_profile
     from npasbench.cluster.submitting import Request, submit
 
     request = Request(
         executor="slurm" if where.executor == "slurm" else "local",
-        profile=read_profile(where.profile, where.asked),
+        profile=profile,
         command=where.command,
         processes=options.processes,
         device=device,

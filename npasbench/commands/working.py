@@ -47,12 +47,14 @@ def do_runs(
         DataError: before anything is begun, if data of open runs are not under the data root, or damaged.
     """
     from npasbench import data
+    from npasbench.cluster.profile import read_profile
     from npasbench.commands.display import RunDisplay
     from npasbench.running.rundir import RunDirectory
     from npasbench.running.worker import Options
 
     where = where or Where()
     submitted = where.executor in ("slurm", "local")
+    profile = read_profile(where.profile, where.asked)
     options = Options(
         devices=() if submitted else pick_devices(device),
         processes=where.gpus_per_run,
@@ -67,7 +69,7 @@ def do_runs(
     failed = sum(directory.failure_file.exists() and not directory.result_file.exists() for directory in directories)
     _announce(len(specs), len(waiting), failed, root)
     if submitted:
-        return submit_runs(waiting, root, options, workers, device, where) if waiting else 0
+        return submit_runs(waiting, root, options, workers, device, where, profile) if waiting else 0
     with RunDisplay(len(waiting), quiet=quiet) as display:
         stopped = _do(waiting, root, workers, options, display, here=where.executor == "debug")
     if stopped:

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
@@ -21,7 +21,7 @@ from npasbench.errors import LeaseLost, NpasbenchError, TeamEnded, WriteError
 from npasbench.explaining import explain
 from npasbench.method import Method
 from npasbench.plan import RunSpec
-from npasbench.registry import Registry
+from npasbench.registry import Registry, source_hash
 from npasbench.running.certify import client
 from npasbench.running.execute import Surroundings, execute, take_part
 from npasbench.running.lease import Lease, kept_alive
@@ -47,6 +47,8 @@ class Options:
     """Where data sets lie that have to be brought along."""
     job: str = ""
     """The job that the worker is in, for the run's log."""
+    sources: Mapping[str, str | None] = field(default_factory=dict)
+    """The source of plugins' methods, by name, as it was submitted."""
     others: tuple[RunSpec, ...] = ()
     """Runs of other jobs: taken over where they were begun and left."""
 
@@ -89,6 +91,9 @@ def _work_through(specs: Iterable[RunSpec], root: Path, options: Options, ways: 
         directory = RunDirectory.of(root, spec)
         if not directory.open_to_work():
             continue
+        if changed := changed_since(spec, options.sources):
+            ways.tell({"run": str(spec.folder), "state": "blocked", "reason": changed})
+            return
         try:
             directory.create(spec)
             lease = Lease.claim(directory.lease_file)
@@ -97,6 +102,18 @@ def _work_through(specs: Iterable[RunSpec], root: Path, options: Options, ways: 
         except WriteError as error:
             error.run = str(spec.folder)
             raise
+
+
+def changed_since(spec: RunSpec, submitted: Mapping[str, str | None]) -> str:
+    """A sentence if the method's source is not what it was at submission; it is imported first, so that nothing slips in."""
+    if spec.method not in submitted:
+        return ""
+    if source_hash(Registry(spec.plugins).method(spec.method)) == submitted[spec.method]:
+        return ""
+    return (
+        f"The source of method '{spec.method}' has changed since these jobs were submitted, so they do nothing. "
+        "Submit again to run it as it is now."
+    )
 
 
 def _work_on(directory: RunDirectory, spec: RunSpec, lease: Lease, options: Options, ways: Ways) -> None:

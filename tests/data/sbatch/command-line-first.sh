@@ -22,10 +22,10 @@
 #SBATCH --time=90
 
 # setup
-export PYTHONPATH=BATCH/code
+module load cuda/12.4 || exit
+source ~/env.sh || exit
+export PYTHONPATH=BATCH/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1
-module load cuda/12.4
-source ~/env.sh
 
 # command
 export SUBMITIT_EXECUTOR=slurm

@@ -14,7 +14,7 @@
 #SBATCH --time=41
 
 # setup
-export PYTHONPATH=BATCH/code
+export PYTHONPATH=BATCH/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1
 
 # command

@@ -15,7 +15,7 @@
 #SBATCH --wckey=me
 
 # setup
-export PYTHONPATH=BATCH/code
+export PYTHONPATH=BATCH/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1
 
 # command

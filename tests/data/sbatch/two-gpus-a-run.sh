@@ -15,7 +15,7 @@
 #SBATCH --time=113
 
 # setup
-export PYTHONPATH=BATCH/code
+export PYTHONPATH=BATCH/code${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONSAFEPATH=1
 
 # command
