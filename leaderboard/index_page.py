@@ -101,7 +101,7 @@ def _leads(boards: Sequence[Board], names: Names) -> Table | None:
         rows += [_front_row(f"All of kind {kind}", found, budgets)] if 1 < len(found) < len(ranked) else []
         rows += [_task_row(board, kind, budgets, names) for board in found]
     sheet = Sheet(
-        ("task", "task_fingerprint", "kind", "budget", "leader", "told_from_all", "tied"),
+        ("task", "task_fingerprint", "kind", "budget", "leader", "told_from_all", "tied", "too_few_seeds"),
         tuple(_lead_line(board, budget) for board in ranked for budget in board.leaders),
     )
     caption = (
@@ -160,7 +160,6 @@ def _lead(board: Board, budget: str, names: Names) -> Item:
 
 def _lead_line(board: Board, budget: str) -> tuple[Plain, ...]:
     leader = board.leaders[budget]
-    tied = "; ".join(one.title for one in leader.tied)
     alone = "yes" if leader.told and not leader.tied else "no"
     return (
         board.name,
@@ -169,8 +168,14 @@ def _lead_line(board: Board, budget: str) -> tuple[Plain, ...]:
         words.plain(budget),
         leader.entry.title,
         alone,
-        tied,
+        *_named(leader),
     )
+
+
+def _named(leader: Leader) -> tuple[str, str]:
+    """Who is tied with the leader, and who has too few seeds in common with it to be told."""
+    tied = "; ".join(one.title for one in leader.tied if one not in leader.few)
+    return tied, "; ".join(one.title for one in leader.few)
 
 
 def _task_card(board: Board, names: Names) -> TaskCard:
@@ -185,7 +190,7 @@ def _leaders(board: Board, names: Names, csv: str) -> Table:
     columns = (Column("Budget"), Column("Leader", text=True), Column("Accuracy", "%"))
     rows = tuple(_leader_row(board, budget, names) for budget in board.budgets)
     sheet = Sheet(
-        ("budget", "leader", "accuracy", "low", "high", "seeds", "tied"),
+        ("budget", "leader", "accuracy", "low", "high", "seeds", "tied", "too_few_seeds"),
         tuple(_leader_line(board, b) for b in board.budgets),
     )
     caption = " ".join(("The highest mean at each budget, and who cannot be told from it.", *few(board)))
@@ -230,9 +235,8 @@ def _leader_line(board: Board, budget: str) -> tuple[Plain, ...]:
     leader = board.leaders.get(budget)
     mean = leader.entry.cell(budget).accuracy if leader else None
     if leader is None or mean is None:
-        return (words.plain(budget), None, None, None, None, None, None)
-    tied = "; ".join(one.title for one in leader.tied)
-    return (words.plain(budget), leader.entry.title, mean.mean, mean.low, mean.high, mean.n, tied)
+        return (words.plain(budget), None, None, None, None, None, None, None)
+    return (words.plain(budget), leader.entry.title, mean.mean, mean.low, mean.high, mean.n, *_named(leader))
 
 
 def _tile(noun: str, n: int) -> Fact:

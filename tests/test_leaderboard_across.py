@@ -263,6 +263,9 @@ def test_who_has_too_few_seeds_is_neither_tied_nor_in_front(tmp_path: Path) -> N
     assert cells(first.leads, "task-a")[0][1] == "tied with 1 of 2"
     assert cells(first.leads, "All tasks")[0][0] == "hashed and roast"
     assert cells(first.tasks[0].leaders, "0.1×")[0][1].endswith("; too few seeds to tell from naive")
+    for table in (first.leads, first.tasks[0].leaders):
+        (line,) = (dict(zip(table.sheet.columns, row, strict=True)) for row in table.sheet.rows[:1])
+        assert (line["tied"], line["too_few_seeds"]) in (("roast", "naive"), ("hashed", "naive"))
 
 
 def test_json_tells_letters_ranks_and_tests_and_has_no_nan(three: tuple[Board, ...], tmp_path: Path) -> None:
