@@ -87,6 +87,8 @@ def _change(key: CellKey, a: Cell, b: Cell) -> Change:
         if a.scores or b.scores:
             return Change(key, "undecided", None, "no seed in common")
         return Change(key, "the same" if a.kind in _ENDED else "undecided", None, a.kind)
+    if lost := len(a.scores.keys() - b.scores.keys()):
+        return Change(key, "worse", interval, f"{lost} of {len(a.scores)} seeds are gone")
     if all(a.scores[seed] == b.scores[seed] for seed in a.scores.keys() & b.scores.keys()):
         return Change(key, "the same", interval)
     match interval.verdict:

@@ -59,6 +59,15 @@ def test_a_cell_is_judged_by_the_seeds_that_both_have(
         assert cell["low"] < cell["difference"] < cell["high"]
 
 
+def test_seeds_that_are_gone_are_worse_and_more_seeds_are_not(tmp_path: Path) -> None:
+    scored(tmp_path / "a", "roast", "0.1", LOW)
+    scored(tmp_path / "b", "roast", "0.1", {seed: LOW[seed] for seed in range(5, 8)})
+    outcome = invoke(tmp_path)
+    assert outcome.exit_code == 1
+    assert "n 3, 5 of 8 seeds are gone" in outcome.output
+    assert CliRunner().invoke(compare, [str(tmp_path / "b"), str(tmp_path / "a")]).exit_code == 0
+
+
 def test_cells_that_came_and_went_and_runs_with_another_result_are_listed(tmp_path: Path) -> None:
     scored(tmp_path / "a", "roast", "0.1", LOW)
     scored(tmp_path / "b", "roast", "0.1", HIGH)
