@@ -235,6 +235,7 @@ def test_ctrl_c_ends_following_quietly(runs: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # whatever these tests ignore
     )
     assert process.stdout is not None
     assert "claimed by process" in process.stdout.readline()

@@ -8,7 +8,7 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,96 +16,22 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
+from team_training import CASES, CPU, ROOT, Case, Quiet, join_and_train, train
 from torch import Tensor, nn
 
 from npasbench.baselines.dense import Dense
 from npasbench.card import Entry, Recipe, Schedule, read_card
 from npasbench.commands.run import run
-from npasbench.data import describe, load
-from npasbench.data.batches import Batches
 from npasbench.errors import CardError, UsageError
 from npasbench.method import Batch
-from npasbench.networks import architecture
 from npasbench.plan import RunSpec, plan_entry
 from npasbench.registry import Registry
 from npasbench.running import dispatch
 from npasbench.running.dispatch import Pool
 from npasbench.running.rundir import RunDirectory
 from npasbench.running.worker import Options
-from npasbench.training.loop import EpochRow, Training
+from npasbench.training.loop import Training
 from npasbench.training.team import Statistics, Team, check_parts, parts_of
-
-ROOT = Path(__file__).resolve().parent.parent
-CPU = torch.device("cpu")
-
-
-# The loop in float64, where nothing but the order of sums differs
-
-
-@dataclass(frozen=True)
-class Case:
-    """A training to be done by one process and by two."""
-
-    network: str
-    batch_size: int
-    norm_images: int | None
-    epochs: int = 2
-
-
-CASES = {
-    "transformer": Case("row-transformer", 50, None, epochs=3),
-    "transformer, last batch of 3": Case("row-transformer", 49, None),
-    "half of each batch": Case("wrn-10-1", 50, 25),
-    "last part smaller": Case("wrn-10-1", 40, 20),  # batches of 40 and 30: parts of 20+20 and 20+10
-    "three parts": Case("wrn-10-1", 40, 15),  # 15+15+10 and 15+15
-    "one image left": Case("wrn-10-1", 43, 21),  # 21+22 and one part of 21
-}
-
-
-class Quiet:
-    """An observer of nothing but the mean losses."""
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-
-    def after_epoch(self, _: Training, row: EpochRow) -> None:
-        self.losses.append(row.loss)
-
-    def after_step(self, _: Training) -> None:
-        pass
-
-
-def train(case: Case, team: Team | None = None) -> dict[str, Tensor]:
-    """The weights and statistics after training, and the losses."""
-    card = read_card(ROOT / "tasks" / "digits15-transformer.toml")
-    if case.network.startswith("wrn"):
-        card = read_card(ROOT / "tasks" / "digits15-wrn-10-1.toml")
-    recipe = Recipe.model_validate(
-        {
-            **card.recipe.model_dump(),
-            "epochs": case.epochs,
-            "batch_size": case.batch_size,
-            "norm_images": case.norm_images,
-        }
-    )
-    data = load(card.data, seed=0)
-    data = replace(data, train_inputs=data.train_inputs.double(), test_inputs=data.test_inputs.double())
-    classes, shape = describe("digits")
-    torch.manual_seed(0)
-    network = architecture(case.network, classes=classes, input_shape=shape).create().double()
-    batches = Batches(data, card.data, recipe.batch_size, 0, CPU)
-    observer = Quiet()
-    Training(Dense(), network, recipe, batches, CPU, team).run(observer)
-    return {**network.state_dict(), "losses": torch.tensor(observer.losses, dtype=torch.float64)}
-
-
-def join_and_train(rank: int, size: int, folder: Path) -> None:
-    """The main function of one process of a team: every case, one after another."""
-    torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(1)
-    team = Team.join(rank, size, folder / "meeting", CPU)
-    torch.save({name: train(case, team) for name, case in CASES.items()}, folder / f"rank{rank}.pt")
-    team.leave()
 
 
 @pytest.fixture(scope="module")
