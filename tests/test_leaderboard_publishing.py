@@ -290,7 +290,7 @@ def test_a_published_runs_page_says_what_it_cannot_show(tmp_path: Path) -> None:
     publish(tmp_path / "runs", tmp_path / "results")
     site = build_site(tmp_path / "results", tmp_path / "site").index.parent
     text = next((site / "runs").rglob("*.html")).read_text()
-    assert f"Published in {FILE}:1, without its training curve and its log." in text
+    assert f"Published in {FILE}, without its training curve and its log." in text
     assert "Training loss" not in text
 
 

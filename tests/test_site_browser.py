@@ -105,9 +105,9 @@ def test_a_click_on_a_budget_sorts_by_it_and_missing_numbers_stay_last(browser: 
     visit = Visit(browser, next((site / "tasks").glob("*.html")))
     keys = "[...document.querySelectorAll('table.standings tbody tr')].map(row => row.cells[2].dataset.order)"
     head = visit.page.locator("table.standings thead th").nth(2)
-    for sign in (-1, 1):
+    for sign, way in ((-1, "descending"), (1, "ascending")):
         head.click()
-        visit.page.wait_for_timeout(300)
+        sync_api.expect(head).to_have_attribute("aria-sort", way)
         read = visit.page.evaluate(keys)
         numbers = [float(key) for key in read if key]
         assert len(numbers) > 3
@@ -128,6 +128,13 @@ def tick(visit: Visit, menu: str, *labels: str, table: str = "costs") -> None:
     for label in labels:
         opened.get_by_label(label, exact=True).click()
     visit.page.keyboard.press("Escape")
+
+
+def sort(visit: Visit, key: str) -> None:
+    """Click a column's head, as the library sorts a moment later."""
+    head = visit.page.locator(f'table.costs th[data-key="{key}"]')
+    head.click()
+    sync_api.expect(head).to_have_attribute("aria-sort", "descending")
 
 
 def heads(visit: Visit, table: str = "costs") -> list[str]:
@@ -187,7 +194,7 @@ def test_the_address_shows_the_same_view_again(browser: sync_api.Browser, site: 
     tick(visit, "Budget", "0.1×", "0.25×")
     tick(visit, "Columns", "Device", "NLL, nats")
     bar(visit).locator("input.finder").fill("a")
-    visit.page.locator('table.costs th[data-key="accuracy"]').click()
+    sort(visit, "accuracy")
     visit.page.get_by_role("button", name="MACs", exact=True).click()
     path, _, fragment = visit.page.url.partition("#")
     told = parse_qs(fragment.partition("?")[2])
@@ -202,7 +209,7 @@ def test_the_address_shows_the_same_view_again(browser: sync_api.Browser, site: 
     assert heads(again) == heads(visit)
     accuracies = [float(row[3].split()[0]) for row in shown(again) if row[3]]
     assert accuracies == sorted(accuracies, reverse=True)
-    assert again.page.get_by_role("button", name="MACs", exact=True).get_attribute("aria-pressed") == "true"
+    sync_api.expect(again.page.get_by_role("button", name="MACs", exact=True)).to_have_attribute("aria-pressed", "true")
     assert bar(again).locator("input.finder").input_value() == "a"
     assert again.wrong == visit.wrong == []
 
@@ -228,7 +235,7 @@ def test_a_link_within_the_page_keeps_the_view(browser: sync_api.Browser, site: 
 def test_what_is_shown_is_saved_as_csv_and_json_in_full_precision(browser: sync_api.Browser, site: Path) -> None:
     visit = Visit(browser, task_of(site))
     tick(visit, "Budget", "0.25×")
-    visit.page.locator('table.costs th[data-key="accuracy"]').click()
+    sort(visit, "accuracy")
     name, text = saved(visit, "CSV")
     assert name == f"{task_of(site).stem}.costs.csv"
     rows = list(csv.DictReader(io.StringIO(text)))
@@ -315,7 +322,7 @@ def test_two_entries_are_compared_seed_by_seed(browser: sync_api.Browser, site: 
             assert found[budget][4] == row["common_seeds"]
     again = Visit(browser, compare_of(site), fragment=f"#{visit.page.url.partition('#')[2]}")
     assert shown(again, "pairs") == shown(visit, "pairs")
-    assert visit.page.locator("table.prices tbody tr").count() == 4
+    sync_api.expect(visit.page.locator("table.prices tbody tr")).to_have_count(4)
     assert again.wrong == visit.wrong == []
 
 
@@ -337,26 +344,26 @@ def test_everything_can_be_reached_and_used_by_keyboard(browser: sync_api.Browse
     bar(visit).locator("input.finder").focus()
     visit.page.keyboard.press("Tab")
     visit.page.keyboard.press("Enter")
-    assert bar(visit).locator("details.menu[open]").count() == 1
+    sync_api.expect(bar(visit).locator("details.menu[open]")).to_have_count(1)
     visit.page.keyboard.press("Tab")
     visit.page.keyboard.press("Space")
     ring = "getComputedStyle(document.activeElement).outlineStyle"
     assert visit.page.evaluate(ring) != "none"
     assert len({row[0].split()[0] for row in shown(visit)}) == 1
     visit.page.keyboard.press("Escape")
-    assert bar(visit).locator("details.menu[open]").count() == 0
+    sync_api.expect(bar(visit).locator("details.menu[open]")).to_have_count(0)
     assert visit.page.evaluate("document.activeElement.tagName") == "SUMMARY"
     head = visit.page.locator('table.costs th[data-key="accuracy"]')
     head.locator("[tabindex]").first.focus()
     visit.page.keyboard.press("Enter")
-    assert head.get_attribute("aria-sort") == "descending"
+    sync_api.expect(head).to_have_attribute("aria-sort", "descending")
 
 
 def test_a_menu_closes_when_something_else_is_clicked(browser: sync_api.Browser, site: Path) -> None:
     visit = Visit(browser, task_of(site))
     bar(visit).locator("summary").first.click()
     visit.page.locator("h1").click()
-    assert bar(visit).locator("details.menu[open]").count() == 0
+    sync_api.expect(bar(visit).locator("details.menu[open]")).to_have_count(0)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -374,9 +381,9 @@ def test_axe_finds_nothing_on_any_kind_of_page(browser: sync_api.Browser, site: 
 def test_a_page_prints_all_rows_and_no_controls(browser: sync_api.Browser, site: Path) -> None:
     visit = Visit(browser, task_of(site), scheme="dark")
     visit.page.emulate_media(media="print")
-    assert not visit.page.locator(".tools").first.is_visible()
-    assert not visit.page.locator("header.top").is_visible()
-    assert visit.page.locator("table.costs tbody tr").last.is_visible()
+    sync_api.expect(visit.page.locator(".tools").first).not_to_be_visible()
+    sync_api.expect(visit.page.locator("header.top")).not_to_be_visible()
+    sync_api.expect(visit.page.locator("table.costs tbody tr").last).to_be_visible()
     box = visit.page.locator(".scroll:has(table.costs)")
     assert box.evaluate("box => getComputedStyle(box).overflowY") == "visible"
 
@@ -444,8 +451,8 @@ def test_a_number_leads_to_its_runs(browser: sync_api.Browser, site: Path) -> No
 def test_without_scripts_the_tables_stand(browser: sync_api.Browser, site: Path) -> None:
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(next((site / "tasks").glob("*.html")).as_uri())
-    assert page.locator("table.standings tbody tr").count() == len(LABELS)
-    assert not page.locator("#theme").is_visible()
+    sync_api.expect(page.locator("table.standings tbody tr")).to_have_count(len(LABELS))
+    sync_api.expect(page.locator("#theme")).not_to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -482,7 +489,7 @@ def test_anytime_curves_are_drawn_for_the_budget_that_is_chosen(
     for title in ("1×", "0.25×"):
         button = visit.page.get_by_role("button", name=title, exact=True)
         button.click()
-        assert button.get_attribute("aria-pressed") == "true"
+        sync_api.expect(button).to_have_attribute("aria-pressed", "true")
         assert [panel.is_visible() for panel in panels.all()] == [title == "0.25×", title == "1×"]
         shown = panels.nth(("0.25×", "1×").index(title))
         for figure in shown.locator("figure.chart").all():
@@ -526,7 +533,7 @@ def test_without_scripts_every_budgets_subsets_stand(browser: sync_api.Browser, 
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(next((site / "tasks").glob("*.html")).as_uri())
     assert [table.is_visible() for table in page.locator("table.anytime").all()] == [True, True]
-    assert page.get_by_role("heading", name="At 0.25×").is_visible()
+    sync_api.expect(page.get_by_role("heading", name="At 0.25×")).to_be_visible()
 
 
 def test_hostile_names_run_nothing(browser: sync_api.Browser, tmp_path: Path) -> None:
