@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-import torch
 from pydantic import Field, PositiveInt, model_validator
-from torch import Tensor, nn
+from torch import nn
 
-from npasbench.api import Findings, Knobs, Method, Problem, Progress
+from npasbench.api import Knobs, Progress
+from npasbench.pruning.masks import among
+from npasbench.pruning.method import PruningMethod, masked_network
 from npasbench.pruning.network import MaskedNetwork
+from npasbench.pruning.scores import magnitude
 from npasbench.sharing.allocation import in_proportion
-from npasbench.sharing.layers import shareable_layers
 
 
 class MagnitudeKnobs(Knobs):
@@ -34,7 +35,7 @@ class MagnitudeKnobs(Knobs):
         return self
 
 
-class Magnitude(Method):
+class Magnitude(PruningMethod):
     """Trains dense and removes the smallest weights step by step, until the budget is met."""
 
     knobs = MagnitudeKnobs
@@ -45,27 +46,9 @@ class Magnitude(Method):
   year = {2017}
 }"""
 
-    def skip(self, problem: Problem) -> str | None:
-        """At the dense size and above there is nothing to remove."""
-        return "nothing to prune: the dense network fits" if problem.budget.fraction >= 1 else None
-
-    def build(self, problem: Problem, findings: Findings, rng: torch.Generator) -> nn.Module:  # noqa: ARG002
-        """The dense network with full masks, which remembers how many weights it has to end with."""
-        dense = problem.create()
-        return MaskedNetwork(dense, shareable_layers(dense, problem.excluded), problem.budget.parameters)
-
-    def final_count(self, network: nn.Module) -> int:
-        """What the schedule ends with."""
-        masked = _masked(network)
-        return masked.rest + masked.keep
-
-    def after_backward(self, network: nn.Module, progress: Progress) -> None:  # noqa: ARG002
-        """Removed weights gather no momentum."""
-        _masked(network).mask_gradients()
-
     def after_step(self, network: nn.Module, progress: Progress) -> None:
         """Remove what the schedule says, and keep removed weights at zero."""
-        masked = _masked(network)
+        masked = masked_network(self, network)
         first, last = (round(share * progress.steps) for share in (self.settings.begin, self.settings.end))
         if first <= progress.step <= last and (
             (progress.step - first) % self.settings.every == 0 or progress.step == last
@@ -75,7 +58,7 @@ class Magnitude(Method):
 
     def _prune(self, network: MaskedNetwork, t: float) -> None:
         """Prune to the sparsity at ``t`` (0 to 1) of the schedule, by magnitude among the weights that remain."""
-        scores = {name: _among(weight, network.masks[name]) for name, weight in network.weights.items()}
+        scores = among(magnitude(network.weights), network.masks)
         if self.settings.scope == "global":
             network.keep_largest(scores, _remaining(network.prunable, network.keep, t))
             return
@@ -87,14 +70,3 @@ class Magnitude(Method):
 def _remaining(total: int, keep: int, t: float) -> int:
     """Weights that remain at ``t`` of the cubic schedule towards ``keep`` of ``total``."""
     return total - int((total - keep) * (1 - (1 - t) ** 3))
-
-
-def _among(weight: Tensor, mask: Tensor) -> Tensor:
-    """Magnitudes, those of removed weights below any other."""
-    return weight.detach().abs().masked_fill(~mask, -1.0)
-
-
-def _masked(network: nn.Module) -> MaskedNetwork:
-    if not isinstance(network, MaskedNetwork):
-        raise TypeError(f"magnitude works on the network it built, not on {type(network).__name__}")
-    return network

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from npasbench.method import Method
+from npasbench.training.first_losses import first_losses
 from npasbench.training.loop import EpochRow, Training
 
 
@@ -55,3 +57,16 @@ class BriefSearch:
         network.eval()
         for loss in training.losses(network, next(iter(training.batches.epoch(0)))):
             loss.backward()  # type: ignore[no-untyped-call]
+
+    def acting_as(self, method: Method) -> BriefSearch:
+        """The same for networks of another method."""
+
+        def begin(network: nn.Module) -> Training:
+            mine = self.begin(network)
+            return Training(method, network, mine.recipe, mine.batches, mine.device)
+
+        return replace(self, begin=begin)
+
+    def losses(self, network: nn.Module, *, batches: int) -> Iterator[Tensor]:  # noqa: ARG002
+        """The losses of a single mini-batch."""
+        return first_losses(self.begin(network), batches=1)

@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from npasbench.addon import classes
 from npasbench.brief_training import BriefSearch, Enough, OneEpoch, Quiet
 from npasbench.budget import resolve
 from npasbench.building import audited, build
 from npasbench.card import Card
-from npasbench.data import DataSet, describe, load
+from npasbench.data import DataSet, describe, load, resolved
 from npasbench.data import check as check_data
 from npasbench.data.batches import Batches
-from npasbench.errors import BudgetTooSmall
+from npasbench.errors import BudgetTooSmall, LayerCollapse
 from npasbench.explaining import explain
 from npasbench.measuring.count import count
 from npasbench.measuring.model_file import read_model, write_model
@@ -30,11 +31,12 @@ from npasbench.method import Batch, Findings, Method
 from npasbench.networks import architecture
 from npasbench.plan import dense_parameters
 from npasbench.problem import Problem
-from npasbench.registry import Registry, create
+from npasbench.registry import Registry
 from npasbench.sharing_call import export
 from npasbench.training.loop import Training
 
 SEED = 1000
+_MOST_IN_A_LOSS = 1000
 _SMALL_BATCH = 10  # so that one epoch of the small task has steps enough to learn something
 
 
@@ -53,17 +55,20 @@ def check_method(
     task: str = "digits15-wrn-10-1",
     knobs: Mapping[str, Any] | None = None,
     plugins: Sequence[str] = (),
+    addons: Sequence[str] = (),
     data_root: Path | None = None,
 ) -> list[Verdict]:
-    """Every check on a method, in order; what a check finds wrong is in its verdict, not raised.
+    """Every check on a method within its ``addons``, in order; what a check finds wrong is in its verdict, not raised.
 
     Raises:
-        UnknownName: for an unknown method, knob or task.
+        UnknownName: for an unknown method, add-on, knob or task.
         PluginError: if the method cannot be imported.
         DataError: if the task's data are not under the data root, or damaged.
     """
     registry = Registry(plugins)
-    case = _Case(create(registry.method(name), dict(knobs or {}), name), registry.card(task), data_root)
+    case = _Case(
+        registry.resolve(name, dict(knobs or {}), addons)[0], resolved(registry.card(task), data_root), data_root
+    )
     check_data(case.card.data, data_root)
     verdicts = [case.builds(budget) for budget in case.card.budgets]
     if all(verdict.detail.startswith("skipped") for verdict in verdicts):
@@ -87,14 +92,14 @@ class _Case:
         self.method, self.card, self.data_root = method, card, data_root
         self.dense = dense_parameters(card)
         self.buildable: Problem | None = None
-        self._found: dict[str, Findings] = {}
+        self._found: dict[tuple[str, int], Findings] = {}
 
     @cached_property
     def data(self) -> DataSet:
         return load(self.card.data, seed=SEED, root=self.data_root)
 
     def problem(self, budget: str) -> Problem:
-        classes, shape = describe(self.card.data.set)
+        classes, shape = describe(self.card.data)
         members = tuple(architecture(name, classes=classes, input_shape=shape) for name in self.card.members)
         return Problem(members, resolve(budget, self.dense, self.card.accounting), classes, shape)
 
@@ -109,21 +114,23 @@ class _Case:
             final = self.method.final_count(network)
         except BudgetTooSmall as error:
             return Verdict(name, error.smallest is not None, f"refused: {error}")
+        except LayerCollapse as error:
+            return Verdict(name, True, f"refused: {error}")
         except Exception as error:
-            return Verdict(name, False, explain(error, type(self.method)))
+            return Verdict(name, False, explain(error, *classes(self.method)))
         if self.buildable is None or problem.budget.fraction <= 1:
             self.buildable = problem
         used = final / problem.budget.parameters
         return Verdict(name, True, f"built, {final:,} parameters ({used:.1%} of the budget)")
 
-    def findings(self, problem: Problem) -> Findings:
+    def findings(self, problem: Problem, seed: int = SEED) -> Findings:
         """What a search finds in one epoch a stage; nothing where the method needs none."""
         if not self.method.needs_search():
             return Findings()
-        text = problem.budget.text
-        if text not in self._found:
-            self._found[text] = self.method.search(problem, BriefSearch(SEED, self.training))
-        return self._found[text]
+        asked = (problem.budget.text, seed)
+        if asked not in self._found:
+            self._found[asked] = self.method.search(problem, BriefSearch(seed, self.training))
+        return self._found[asked]
 
     def verdict(self, name: str, check: Callable[[], str]) -> Verdict:
         try:
@@ -131,7 +138,7 @@ class _Case:
         except _Wrong as error:
             return Verdict(name, False, str(error))
         except Exception as error:
-            return Verdict(name, False, explain(error, type(self.method)))
+            return Verdict(name, False, explain(error, *classes(self.method)))
         return Verdict(name, True, detail)
 
     def checks(self) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -147,7 +154,7 @@ class _Case:
     def network(self, seed: int = SEED) -> nn.Module:
         if self.buildable is None:
             raise _Wrong("it was not built at any budget")
-        return build(self.method, self.buildable, self.findings(self.buildable), seed)
+        return build(self.method, self.buildable, self.findings(self.buildable, seed), seed)
 
     def training(self, network: nn.Module, epochs: int = 1, batch_size: int | None = None) -> Training:
         changes = {"epochs": epochs, "batch_size": batch_size or self.card.recipe.batch_size}
@@ -156,7 +163,7 @@ class _Case:
         return Training(self.method, network, recipe, batches, torch.device("cpu"))
 
     def _logits(self) -> str:
-        logits = self.network()(self.data.train_inputs[:4])
+        logits = self.network()(self.data.some_to_train(4))
         expected = (4, self.data.classes)
         if tuple(logits.shape[-2:]) != expected or logits.dim() not in (2, 3):
             raise _Wrong(f"logits are {list(logits.shape)}, expected {list(expected)} or members before that")
@@ -245,12 +252,13 @@ class _Case:
         return f"{before:.3f} to {after:.3f}"
 
     def _training_loss(self, network: nn.Module) -> float:
-        """The loss over the training images, normalised by their own statistics; the network stays as it is."""
+        """The loss over training images, normalised by their own statistics; the network stays as it is."""
         twin = copy.deepcopy(network).train()
         training = self.training(twin)
-        whole = Batch(self.data.train_inputs, self.data.train_labels, torch.arange(len(self.data.train_labels)))
+        inputs = self.data.some_to_train(_MOST_IN_A_LOSS)
+        several = Batch(inputs, self.data.train_labels[: len(inputs)], torch.arange(len(inputs)))
         with torch.no_grad():
-            return sum(float(loss) for loss in training.losses(twin, whole))
+            return sum(float(loss) for loss in training.losses(twin, several))
 
     def _trained(self) -> nn.Module:
         network = self.network()
@@ -260,7 +268,7 @@ class _Case:
     def _output(self, network: nn.Module) -> Tensor:
         network.eval()
         with torch.no_grad():
-            output: Tensor = network(self.data.test_inputs[:64])
+            output: Tensor = network(next(self.data.test(64)))
         return output
 
     def _agree(self, one: nn.Module, other: nn.Module) -> str:

@@ -68,6 +68,18 @@ class BudgetTooSmall(NpasbenchError):
         self.smallest = smallest
 
 
+class LayerCollapse(NpasbenchError):
+    """Pruning would leave nothing of a layer, so that no signal passes it. ``layers`` are the names of such weights."""
+
+    def __init__(self, layers: Iterable[str], keep: int) -> None:
+        self.layers = tuple(layers)
+        more = f" and {len(self.layers) - 3} more" if len(self.layers) > 3 else ""
+        super().__init__(
+            f"Layer collapse: keeping the {keep:,} largest scores leaves nothing of {', '.join(self.layers[:3])}{more}. "
+            "Take a larger budget, or a rule that keeps a share of every layer."
+        )
+
+
 class RunError(NpasbenchError):
     """Something about a run directory: a file that is missing, damaged or does not fit."""
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from npasbench.errors import BudgetTooSmall, MethodError
 from npasbench.measuring.count import count
 from npasbench.networks.members import Member, one_by_one
+from npasbench.pruning.masks import apart, in_a_row
 from npasbench.sharing.layers import LayerSpec
 
 
@@ -80,24 +81,18 @@ class MaskedNetwork(nn.Module):
                 weight.grad.mul_(masks[name])
 
     def keep_largest(self, scores: Mapping[str, Tensor], keep: int) -> None:
-        """Keep exactly the ``keep`` weights of the largest scores over all layers, and switch off the others.
+        """Keep exactly the ``keep`` weights of the largest scores over these layers, and switch off the others.
+
+        Of equal scores those stay that torch's topk takes: magnitude's published runs were pruned so. Otherwise
+        :func:`~npasbench.pruning.masks.largest` is the function to call.
 
         Raises:
-            MethodError: if a layer would be left without any weight.
+            LayerCollapse: if a layer would be left without any weight.
         """
-        names = list(scores)
-        flat = torch.cat([scores[name].detach().flatten() for name in names])
+        flat = in_a_row(scores, keep)
         kept = torch.zeros_like(flat, dtype=torch.bool)
         kept[flat.topk(keep).indices] = True
-        parts = torch.split(kept, [scores[name].numel() for name in names])
-        masks = {name: part.view_as(scores[name]) for name, part in zip(names, parts, strict=True)}
-        empty = [name.removeprefix("architecture.") for name, mask in masks.items() if not bool(mask.any())]
-        if empty:
-            raise MethodError(
-                f"Layer collapse: keeping the {keep:,} largest scores leaves nothing of {', '.join(empty[:3])}. "
-                "Take a larger budget, or prune layer by layer."
-            )
-        self.masks = {**self.masks, **masks}
+        self.masks = {**self.masks, **apart(kept, scores)}
 
     def export(self) -> nn.Module:
         """The architecture as a plain dense network with zeros where weights were removed."""

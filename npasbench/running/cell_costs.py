@@ -29,7 +29,7 @@ def measured(directory: RunDirectory, spec: RunSpec, training: Training) -> dict
     costs = _kept(path)
     if costs is None:
         with autocast(training.recipe, training.device):
-            costs = measure(training.network, _batch(training), training.losses)
+            costs = measure(training.method.final_network(training.network), _batch(training), training.losses)
         path.unlink(missing_ok=True)
         publish(path, json.dumps(costs).encode())
     return costs
@@ -40,7 +40,7 @@ def measured_members(directory: RunDirectory, spec: RunSpec, training: Training)
     example = _batch(training).inputs[:1]
     if not _has_members(training, example):
         return None
-    plain = export(training.network)
+    plain = export(training.method.final_network(training.network))
     if not isinstance(plain, Members):
         return None
     path = _file(directory, spec, "members")

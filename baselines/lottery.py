@@ -1,0 +1,102 @@
+"""Frankle, Dziugaite, Roy & Carbin, "Linear mode connectivity and the lottery ticket hypothesis" (ICML 2020).
+
+Iterative magnitude pruning with rewinding (Algorithm 2): train, remove the smallest of the remaining weights over the
+whole network, set what remains back to its values early in the first training, and train again. Here every training
+takes the whole recipe, its schedule from the start, as all trainings of a task do.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from npasbench.api import Findings, Knobs, Problem, Progress, SearchContext
+from npasbench.pruning.masks import among, largest
+from npasbench.pruning.method import PruningMethod, found, initial, masked, masks_of
+from npasbench.pruning.network import MaskedNetwork
+from npasbench.pruning.scores import magnitude
+
+
+class LotteryKnobs(Knobs):
+    """Each round removes the share ``rate`` of what remains; weights go back to where the first training was at ``rewind``.
+
+    ``rewind`` is a share of training: 0 is the initial network, as in the lottery tickets of 2019.
+    """
+
+    rate: float = Field(0.2, gt=0, lt=1)
+    rewind: float = Field(0.05, ge=0, lt=1)
+
+
+class Lottery(PruningMethod):
+    """Trains and prunes round by round, and trains the ticket that is left from early weights on."""
+
+    knobs = LotteryKnobs
+    cite = """@inproceedings{frankle2020linear,
+  title = {Linear mode connectivity and the lottery ticket hypothesis},
+  author = {Frankle, Jonathan and Dziugaite, Gintare Karolina and Roy, Daniel M. and Carbin, Michael},
+  booktitle = {International Conference on Machine Learning},
+  year = {2020}
+}"""
+
+    def time_factor(self, problem: Problem) -> float:
+        """A whole training for each round, and the last."""
+        return 1.2 * (1 + len(remaining(10**6, max(1, round(10**6 * problem.budget.fraction)), self.settings.rate)))
+
+    def search(self, problem: Problem, context: SearchContext) -> Findings:
+        """The ticket: masks that keep exactly what the budget allows, and the early weights.
+
+        Raises:
+            LayerCollapse: if nothing of a layer remains.
+        """
+        first = Rewindable(initial(problem, context.seed))
+        network: MaskedNetwork = first
+        rounds = remaining(first.prunable, first.keep, self.settings.rate)
+        for number, keep in enumerate(rounds, start=1):
+            context.train(f"round-{number}", network)
+            masks = largest(among(magnitude(network.weights), network.masks), keep)
+            network = rewound(initial(problem, context.seed), first.early.state_dict(), masks)
+        early = {f"early.{name}": value.cpu() for name, value in network.architecture.state_dict().items()}
+        ticket = found(network.masks, remaining=rounds)
+        return Findings(ticket.facts, {**ticket.tensors, **early})
+
+    def after_step(self, network: nn.Module, progress: Progress) -> None:
+        """Removed weights stay at zero; the first training notes its early weights in passing."""
+        super().after_step(network, progress)
+        if isinstance(network, Rewindable) and progress.step == round(self.settings.rewind * progress.steps):
+            network.note()
+
+    def build(self, problem: Problem, findings: Findings, rng: torch.Generator) -> nn.Module:  # noqa: ARG002
+        """The dense network with the ticket's early weights under its masks; without findings as it is."""
+        masks, tensors = masks_of(findings), findings.tensors.items()
+        early = {name.removeprefix("early."): value for name, value in tensors if name.startswith("early.")}
+        return rewound(masked(problem), early, masks) if masks else masked(problem)
+
+
+class Rewindable(MaskedNetwork):
+    """``network``, which can note its weights and running statistics: ``early`` holds a copy, at first the initial ones."""
+
+    def __init__(self, network: MaskedNetwork) -> None:
+        super().__init__(network.architecture, network.layers, network.rest + network.keep)
+        self.early = copy.deepcopy(network.architecture).requires_grad_(False)
+
+    def note(self) -> None:
+        """Remember the architecture as it is now."""
+        self.early.load_state_dict(self.architecture.state_dict())
+
+
+def rewound(network: MaskedNetwork, early: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> MaskedNetwork:
+    """``network`` with early weights and statistics, under masks."""
+    network.architecture.load_state_dict(early)
+    network.masks = masks
+    return network
+
+
+def remaining(total: int, keep: int, rate: float) -> list[int]:
+    """How many weights remain after each round, ``1 - rate`` of those before, the last exactly ``keep``."""
+    rounds = max(1, math.ceil(round(math.log(keep / total) / math.log(1 - rate), 9)))
+    return [*(max(keep, round(total * (1 - rate) ** number)) for number in range(1, rounds)), keep]
