@@ -19,7 +19,7 @@ NORMS = (
     nn.RMSNorm,
     nn.LocalResponseNorm,
 )
-_GENERATED = frozenset({"bank", "templates", "unshared"})
+_GENERATED = frozenset({"bank", "templates", "unshared", "factors", "basis", "blocks", "hypernetwork"})
 _WEIGHTS = frozenset({"convolution", "linear", "attention", "embedding", "classifier"})
 
 
