@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from npasbench import streams
+from npasbench.addon import classes
 from npasbench.data import describe
 from npasbench.errors import BudgetTooSmall, MethodError, NpasbenchError, UsageError
 from npasbench.explaining import explain
@@ -16,11 +17,18 @@ from npasbench.method import Findings, Method
 from npasbench.networks import architecture
 from npasbench.plan import RunSpec
 from npasbench.problem import Problem
+from npasbench.registry import Registry
+
+
+def method_of(spec: RunSpec) -> Method:
+    """A run's method with its knobs set, within its add-ons."""
+    added = [(one.name, dict(one.knobs)) for one in spec.addons]
+    return Registry(spec.plugins).assemble(spec.method, dict(spec.knobs), added)
 
 
 def problem_of(spec: RunSpec) -> Problem:
     """What a run asks its method to solve."""
-    classes, input_shape = describe(spec.task.data.set)
+    classes, input_shape = describe(spec.task.data)
     members = tuple(architecture(name, classes=classes, input_shape=input_shape) for name in spec.task.members)
     return Problem(members, spec.resolved_budget, classes, input_shape)
 
@@ -41,9 +49,9 @@ def build(method: Method, problem: Problem, findings: Findings, seed: int) -> nn
     except Exception as error:
         if _out_of_memory(error):
             raise UsageError(_too_large(method, problem)) from None
-        raise MethodError(f"{method.name}.build raised {explain(error, type(method))}.") from error
+        raise MethodError(f"{method.title}.build raised {explain(error, *classes(method))}.") from error
     if not isinstance(network, nn.Module):
-        raise MethodError(f"{method.name}.build returned {type(network).__name__}; a torch.nn.Module is expected.")
+        raise MethodError(f"{method.title}.build returned {type(network).__name__}; a torch.nn.Module is expected.")
     return network
 
 
@@ -54,7 +62,7 @@ def _out_of_memory(error: Exception) -> bool:
 def _too_large(method: Method, problem: Problem) -> str:
     size = max(problem.budget.parameters, problem.budget.dense)
     return (
-        f"{method.name} does not fit this machine's memory with a budget of {problem.budget.parameters:,} parameters: the "
+        f"{method.title} does not fit this machine's memory with a budget of {problem.budget.parameters:,} parameters: the "
         f"numbers alone take {4 * size / 2**30:,.1f} GiB. Give a smaller budget, or use a machine with more memory."
     )
 
@@ -100,7 +108,7 @@ def _must_follow(method: Method, problem: Problem, findings: Findings, seed: int
     plenty = _plenty(problem)
     if _built_at(plenty, method, problem, findings, seed) == built:
         raise MethodError(
-            f"{method.name} was given a budget of {problem.budget.parameters:,} parameters and built {built:,}, and builds "
+            f"{method.title} was given a budget of {problem.budget.parameters:,} parameters and built {built:,}, and builds "
             f"{built:,} for a budget of {plenty:,} too: it does not follow its budget. Build from the parameters that are "
             "given, or raise BudgetTooSmall with the smallest number where they are too few."
         )
@@ -122,17 +130,19 @@ def _built_at(parameters: int, method: Method, problem: Problem, findings: Findi
 
 def _held_against(method: Method, network: nn.Module, problem: Problem) -> int:
     """The count that the budget limits: all trained scalars at the end, or only the bank's under bank accounting."""
+    final = method.final_count(network)
     if problem.budget.accounting == "bank":
-        return count(network, masks=method.structure(network).masks).bank_params - rounding(network, "bank")
-    return method.final_count(network)
+        counted = count(network, masks=method.structure(network).masks)
+        return counted.bank_params - (counted.total - final) - rounding(network, "bank")  # what will go is of the bank
+    return final
 
 
 def _sentence(method: Method, problem: Problem, smallest: int | None, built: int | None = None) -> str:
     budget = problem.budget
     given = f"the budget is {budget.parameters:,}" + (f" and it built {built:,}" if built else "")
     if smallest is None:
-        return f"{method.name} meets no budget up to four times the dense count; {given}."
+        return f"{method.title} meets no budget up to four times the dense count; {given}."
     share = (
         f" ({smallest / budget.dense:.3g} of the dense network's {budget.dense:,})" if smallest != budget.dense else ""
     )
-    return f"{method.name} needs at least {smallest:,} parameters{share}; {given}."
+    return f"{method.title} needs at least {smallest:,} parameters{share}; {given}."

@@ -110,6 +110,16 @@ class SearchContext(Protocol):
         Gradients reach whatever hooks the method has placed, and add up in the parameters' ``grad``.
         """
 
+    def acting_as(self, method: Method) -> SearchContext:
+        """The same context for networks of another method: it is that one's losses and hooks that train them."""
+
+    def losses(self, network: nn.Module, *, batches: int) -> Iterator[Tensor]:
+        """The method's losses on so many mini-batches of training data, in training mode and full precision.
+
+        Each is a scalar with its graph; going backward is left to the caller, at once or after the last. Normalisation
+        uses the batch's statistics, and running statistics stay as they are.
+        """
+
 
 class EpochContext(Protocol):
     """What ``after_epoch`` sees: where training stands, and the optimizer, whose state it may change."""
@@ -134,6 +144,11 @@ class Method(abc.ABC):
 
     def __init__(self, settings: Knobs | None = None) -> None:
         self.settings: Any = self.knobs() if settings is None else settings
+
+    @property
+    def title(self) -> str:
+        """What it is called in sentences; an add-on says with which method it goes."""
+        return self.name
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -169,6 +184,10 @@ class Method(abc.ABC):
     def final_count(self, network: nn.Module) -> int:
         """How many trained scalars the network will have at the end of training; by default those it has now."""
         return count(network, masks=self.structure(network).masks).total
+
+    def final_network(self, network: nn.Module) -> nn.Module:
+        """What costs are measured on before training: by default the network; of one that will get smaller, a smaller copy."""
+        return network
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         """Optimizer groups; by default everything is decayed but coefficients and embeddings of a generator."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shlex
-import tomllib
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -12,9 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from npasbench.added import Added, value_word
 from npasbench.budget import Budget, canonical, resolve
 from npasbench.card import Card, Entry, Suite, fingerprint
-from npasbench.registry import Registry, create
+from npasbench.registry import Registry
 
 
 class RunSpec(BaseModel):
@@ -34,6 +33,8 @@ class RunSpec(BaseModel):
     plugins: tuple[str, ...] = ()
     task_file: str | None = None
     """Where a card that is not installed came from."""
+    addons: tuple[Added, ...] = ()
+    """The first around the method, the next around that."""
 
     @cached_property
     def cell_fingerprint(self) -> str:
@@ -66,15 +67,17 @@ class RunSpec(BaseModel):
         words += ["--budget", self.budget, "--seeds", str(self.seed)]
         for knob, value in self.knobs.items():
             if value is not None:  # TOML has no word for it; only a default can be None
-                words += ["--set", f"{knob}={_word(value)}"]
+                words += ["--set", f"{knob}={value_word(value)}"]
+        for addon in self.addons:
+            words += ["--with", addon.word]
         for plugin in self.plugins:
             words += ["--plugin", plugin]
         return shlex.join(words)
 
     def as_json(self) -> dict[str, Any]:
         """What ``spec.json`` holds."""
-        content = self.model_dump(mode="json", by_alias=True)
-        return {**content, "task_fingerprint": self.task.fingerprint, "fingerprint": self.fingerprint}
+        content = self.model_dump(mode="json", by_alias=True, exclude={"addons"})
+        return {**content, **self._with(), "task_fingerprint": self.task.fingerprint, "fingerprint": self.fingerprint}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> RunSpec:
@@ -89,11 +92,21 @@ class RunSpec(BaseModel):
             "knobs": self.knobs,
             "budget": self.budget,
             "budget_parameters": self.budget_parameters,
+            **self._with(),
         }
+
+    def _with(self) -> dict[str, Any]:
+        """The add-ons, if there are any: a run without keeps the fingerprint it had before there were add-ons."""
+        return {"addons": [one.as_json() for one in self.addons]} if self.addons else {}
 
 
 def plan_suite(
-    suite: Suite, registry: Registry, *, budgets: Sequence[str] = (), seeds: Sequence[int] = ()
+    suite: Suite,
+    registry: Registry,
+    *,
+    budgets: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    data_root: Path | None = None,
 ) -> list[RunSpec]:
     """All runs of a suite, seeds outermost, so that a plan that is cut short has every cell."""
     budgets, seeds = budgets or suite.budgets or (), seeds or suite.seeds or ()
@@ -101,18 +114,33 @@ def plan_suite(
         spec
         for task in suite.tasks
         for entry in suite.entry
-        for spec in plan_entry(task, entry, registry, budgets=budgets, seeds=seeds)
+        for spec in plan_entry(task, entry, registry, budgets=budgets, seeds=seeds, data_root=data_root)
     ]
     return sorted(specs, key=lambda spec: spec.seed)
 
 
 def plan_entry(
-    task: str, entry: Entry, registry: Registry, *, budgets: Sequence[str] = (), seeds: Sequence[int] = ()
+    task: str,
+    entry: Entry,
+    registry: Registry,
+    *,
+    budgets: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    data_root: Path | None = None,
 ) -> list[RunSpec]:
-    """All runs of one entry on one task (a name, or the path of a card), by default at the card's budgets and seeds."""
-    card = registry.card(task)
-    method = registry.method(entry.method)
-    settings = create(method, entry.set, entry.method).settings
+    """All runs of one entry on one task (a name, or the path of a card), by default at the card's budgets and seeds.
+
+    Of tasks on a folder of images the folder below ``data_root`` is looked at: its images are part of the task.
+
+    Raises:
+        DataError: if such a folder is not there, or wrongly laid out.
+    """
+    from npasbench.addon import bare
+    from npasbench.data import resolved as with_data
+
+    card = with_data(registry.card(task), data_root)
+    outer, added = registry.resolve(entry.method, entry.set, entry.with_)
+    method = bare(outer)
     dense = dense_parameters(card)
     resolved = [resolve(budget, dense, card.accounting) for budget in (budgets or card.budgets)]
     return [
@@ -121,13 +149,14 @@ def plan_entry(
             label=entry.label,
             method=entry.method,
             method_version=method.version,
-            knobs=settings.model_dump(mode="json"),
+            knobs=method.settings.model_dump(mode="json"),
             budget=canonical(budget.text),
             budget_parameters=budget.parameters,
             dense_parameters=dense,
             seed=seed,
             plugins=registry.plugins,
             task_file=str(Path(task).resolve()) if task.endswith(".toml") else None,
+            addons=added,
         )
         for seed in (seeds or card.seeds)
         for budget in resolved
@@ -138,7 +167,7 @@ def dense_parameters(card: Card) -> int:
     """The trained scalars of a task's dense network(s)."""
     from npasbench.data import describe
 
-    classes, input_shape = describe(card.data.set)
+    classes, input_shape = describe(card.data)
     return _dense_parameters(card.members, classes, input_shape)
 
 
@@ -152,22 +181,3 @@ def _dense_parameters(members: tuple[str, ...], classes: int, input_shape: tuple
     with torch.device("meta"):
         networks = [architecture(name, classes=classes, input_shape=input_shape).create() for name in members]
     return sum(count(network).total for network in networks)
-
-
-def _word(value: Any) -> str:
-    """A knob's value as ``--set`` reads it: TOML, and a string without quotes where it cannot be taken for TOML."""
-    if not isinstance(value, str):
-        return _toml(value)
-    try:
-        tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
-        return value
-    return _toml(value)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_toml(str(key))} = {_toml(one)}" for key, one in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)

@@ -1,70 +1,39 @@
-"""Where names become methods, cards and suites: entry points and ``--plugin`` files, looked up when asked for.
+"""Where names become methods, add-ons, cards and suites: entry points and ``--plugin`` files, looked up when asked for.
 
-Entry-point groups: ``npasbench.methods`` (a :class:`~npasbench.method.Method` class each) and ``npasbench.tasks`` (a
-package that holds cards ``*.toml`` and ``suites/*.toml``). A plugin that fails to import is named with its error when
-it is asked for, and stops nobody else. No plugin replaces a method: a name has one owner.
+Entry-point groups: ``npasbench.methods`` (a :class:`~npasbench.method.Method` class each), ``npasbench.addons`` (an
+:class:`~npasbench.addon.AddOn` class each) and ``npasbench.tasks`` (a package that holds cards ``*.toml`` and
+``suites/*.toml``). A plugin that fails to import is named with its error when it is asked for, and stops nobody else. No
+plugin replaces a method: a name has one owner.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import importlib.util
-import inspect
-import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from npasbench.added import Added, read_addon
 from npasbench.card import Card, Suite, kind_of, read_card, read_suite
-from npasbench.errors import CardError, NpasbenchError, PluginError, PluginWarning, UnknownName, UsageError
+from npasbench.errors import CardError, PluginError, PluginWarning, UnknownName, UsageError
+from npasbench.sources import Source, installed, origin, plugged, say, source_hash, taken
 
 if TYPE_CHECKING:
-    from npasbench.method import Method
+    from npasbench.addon import AddOn
+    from npasbench.method import Knobs, Method
 
-METHODS = "npasbench.methods"
 TASKS = "npasbench.tasks"
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a method comes from: an installed entry point, or a class in a plugin."""
-
-    name: str
-    origin: str
-    entry_point: EntryPoint | None = None
-    method: type[Method] | None = None
-
-    def load(self) -> type[Method]:
-        """Import the class.
-
-        Raises:
-            PluginError: naming the plugin and its error.
-        """
-        from npasbench.method import Method
-
-        if self.method is not None:
-            return self.method
-        try:
-            loaded = self.entry_point.load() if self.entry_point else None
-        except (Exception, SystemExit) as error:
-            raise PluginError(f"Method '{self.name}' ({self.origin}) cannot be imported: {_say(error)}.") from error
-        if not (inspect.isclass(loaded) and issubclass(loaded, Method)):
-            raise PluginError(
-                f"Method '{self.name}' ({self.origin}) is {loaded!r}, not a subclass of npasbench.api.Method."
-            )
-        return loaded
+_OWN_METHOD = "A method of your own is named with --plugin FILE.py."
+_OWN_ADDON = "An add-on of your own is named with --plugin FILE.py."
 
 
 class Registry:
-    """All methods, cards and suites that can be named, given the ``--plugin`` files or modules of this call."""
+    """All methods, add-ons, cards and suites that can be named, given the ``--plugin`` files or modules of this call."""
 
     def __init__(self, plugins: Sequence[str] = ()) -> None:
         named = (str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins)
@@ -75,26 +44,35 @@ class Registry:
         """Every method by name. A plugin that cannot be imported is warned of, with its error, and stops nobody else.
 
         Raises:
-            UsageError: if a plugin is not there, or names a method as another is named already.
+            UsageError: if a plugin is not there, or names a method or add-on as another is named already.
         """
+        return {name: source for name, source in self._all.items() if source.kind == "method"}
+
+    @cached_property
+    def addons(self) -> dict[str, Source]:
+        """Every add-on by name; warnings and errors as for :attr:`sources`."""
+        return {name: source for name, source in self._all.items() if source.kind == "add-on"}
+
+    @cached_property
+    def _all(self) -> dict[str, Source]:
         found, broken = self._found
         for error in broken:
-            warnings.warn(str(error), PluginWarning, stacklevel=2)
+            warnings.warn(str(error), PluginWarning, stacklevel=3)
         return found
 
     @cached_property
     def _found(self) -> tuple[dict[str, Source], list[PluginError]]:
-        """Every method by name, and what is wrong with plugins that cannot be imported."""
-        found, broken = _installed(), []
+        """Every method and add-on by name, and what is wrong with plugins that cannot be imported."""
+        found, broken = installed(), []
         for plugin in self.plugins:
             try:
-                plugged = _plugged(plugin)
+                brought = plugged(plugin)
             except PluginError as error:
                 broken.append(error)
                 continue
-            for source in plugged:
+            for source in brought:
                 if source.name in found:
-                    raise UsageError(_taken(source, found[source.name]))
+                    raise UsageError(taken(source, found[source.name]))
                 found[source.name] = source
         return dict(sorted(found.items())), broken
 
@@ -106,12 +84,60 @@ class Registry:
             PluginError: if its plugin cannot be imported.
             UsageError: if a plugin is not there, or names a method as another is named already.
         """
+        self._complain_instead_of_missing(name)
+        if name in self.addons:
+            raise UsageError(f"'{name}' is an add-on, not a method. Name a method, and give it --with {name}.")
+        if name not in self.sources:
+            raise UnknownName("method", name, self.sources, _OWN_METHOD)
+        return self.sources[name].load()
+
+    def addon(self, name: str) -> type[AddOn]:
+        """The class of an add-on; errors as for :meth:`method`."""
+        self._complain_instead_of_missing(name)
+        if name in self.sources:
+            raise UsageError(f"'{name}' is a method, not an add-on ('npasbench list addons'). Name it with --method.")
+        if name not in self.addons:
+            raise UnknownName("add-on", name, self.addons, _OWN_ADDON)
+        return self.addons[name].load_addon()
+
+    def assemble(self, name: str, knobs: dict[str, Any], added: Sequence[tuple[str, dict[str, Any]]] = ()) -> Method:
+        """A method with its knobs set, within its add-ons in the order in which they are given, each with its knobs.
+
+        Raises:
+            UnknownName: for a name or knob that is not known, with the nearest ones.
+            UsageError: for a value that a knob does not take, or an add-on given twice.
+        """
+        method = create(self.method(name), knobs, name)
+        for number, (addon, own) in enumerate(added):
+            if addon in [earlier for earlier, _ in added[:number]]:
+                raise UsageError(f"The add-on '{addon}' is given twice. Keep one.")
+            chosen = self.addon(addon)
+            settings = _settings(chosen, own, addon)
+            method = chosen(method, settings, lambda other: create(self.method(other), {}, other))
+        return method
+
+    def resolve(self, name: str, knobs: dict[str, Any], words: Sequence[str]) -> tuple[Method, tuple[Added, ...]]:
+        """The same from add-ons as they are written, with what a run's spec says of them."""
+        from npasbench.addon import around
+
+        pairs = [read_addon(word) for word in words]
+        method = self.assemble(name, knobs, pairs)
+        added = (
+            Added(
+                name=addon,
+                version=one.version,
+                knobs=one.settings.model_dump(mode="json"),
+                uses={other.name: other.version for other in one.uses()},
+            )
+            for (addon, _), one in zip(pairs, around(method), strict=True)
+        )
+        return method, tuple(added)
+
+    def _complain_instead_of_missing(self, name: str) -> None:
+        """Of a name that is not there, a broken plugin may be the reason."""
         found, broken = self._found
         if name not in found and broken:
             raise broken[0]
-        if name not in self.sources:
-            raise UnknownName("method", name, self.sources, "A method of your own is named with --plugin FILE.py.")
-        return self.sources[name].load()
 
     @cached_property
     def files(self) -> dict[str, Path]:
@@ -163,12 +189,16 @@ def create(method: type[Method], knobs: dict[str, Any], name: str) -> Method:
         UnknownName: for a knob that the method does not have.
         UsageError: for a value that a knob does not take.
     """
+    return method(_settings(method, knobs, name))
+
+
+def _settings(method: type[Method], knobs: dict[str, Any], name: str) -> Knobs:
     known = set(method.knobs.model_fields)
     for knob in knobs:
         if knob not in known:
             raise UnknownName(f"knob of {name}", knob, known)
     try:
-        return method(method.knobs.model_validate(knobs))
+        return method.knobs.model_validate(knobs)
     except ValidationError as error:
         raise UsageError(_complaint(error, knobs, name)) from None
 
@@ -185,93 +215,6 @@ def _complaint(error: ValidationError, knobs: dict[str, Any], name: str) -> str:
     return f"Knob '{knob}' of {name} was given {knobs.get(knob)!r}: {joined}."
 
 
-def source_hash(method: type[Method]) -> str | None:
-    """SHA-256 of the file that defines a method, or None where there is none."""
-    path = inspect.getsourcefile(method)
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path and Path(path).exists() else None
-
-
-def _installed() -> dict[str, Source]:
-    """The method of every entry point; of several with one name npasbench's own, else the first, stays."""
-    found: dict[str, Source] = {}
-    for entry in sorted(entry_points(group=METHODS), key=lambda e: e.dist is None or e.dist.name != "npasbench"):
-        if entry.name not in found:
-            found[entry.name] = Source(entry.name, _origin(entry), entry_point=entry)
-            continue
-        warnings.warn(
-            f"Method '{entry.name}' of {_origin(entry)} is left out: {found[entry.name].origin} has a method of that name.",
-            PluginWarning,
-            stacklevel=2,
-        )
-    return found
-
-
-def _plugged(plugin: str) -> list[Source]:
-    """The methods that a plugin file or module defines."""
-    from npasbench.method import Method
-
-    module = _import(plugin)
-    methods = [
-        value
-        for value in dict.fromkeys(v for v in vars(module).values() if inspect.isclass(v))
-        if issubclass(value, Method)
-        and not inspect.isabstract(value)
-        and f"{value.__module__}.".startswith(f"{module.__name__}.")
-    ]
-    if not methods:
-        raise PluginError(
-            f"Plugin '{plugin}' defines no method. It needs a class derived from npasbench.api.SharingMethod or Method."
-        )
-    return [Source(method.name, plugin, method=method) for method in methods]
-
-
-def _taken(source: Source, owner: Source) -> str:
-    who = source.method.__name__ if source.method else source.name
-    return (
-        f"Plugin '{source.origin}' names its class {who} '{source.name}', but that is the name of a method of "
-        f"{owner.origin}. Rename it: write name = 'my-{source.name}' in the class; or leave --plugin out, if the method "
-        "that is there already is the one you mean."
-    )
-
-
-def _import(plugin: str) -> ModuleType:
-    try:
-        if not plugin.endswith(".py"):
-            return _import_module(plugin)
-        if not Path(plugin).is_file():
-            raise UsageError(f"There is no plugin file {plugin}. Name an existing .py file, or an importable module.")
-        name = "npasbench_plugin_" + hashlib.sha256(plugin.encode()).hexdigest()[:12]
-        if name in sys.modules:
-            return sys.modules[name]
-        spec = importlib.util.spec_from_file_location(name, plugin)
-        if spec is None or spec.loader is None:
-            raise ImportError("not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-        return module
-    except NpasbenchError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise PluginError(f"Plugin '{plugin}' cannot be imported: {_say(error)}.") from error
-
-
-def _import_module(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise
-        near = f" Did you mean {name}.py?" if Path(f"{name}.py").is_file() else ""
-        raise UsageError(
-            f"There is no plugin module '{name}'.{near} Name an importable module, or an existing .py file."
-        ) from None
-
-
 def _folders(entry_point: EntryPoint) -> list[str]:
     """The folders of a package of tasks, without importing it; one that is not there is warned about and stops no other."""
     try:
@@ -280,7 +223,7 @@ def _folders(entry_point: EntryPoint) -> list[str]:
             raise ModuleNotFoundError(f"No module named '{entry_point.value}'")
     except Exception as error:
         warnings.warn(
-            f"Tasks '{entry_point.name}' ({_origin(entry_point)}) cannot be found: {_say(error)}.",
+            f"Tasks '{entry_point.name}' ({origin(entry_point)}) cannot be found: {say(error)}.",
             PluginWarning,
             stacklevel=2,
         )
@@ -288,10 +231,4 @@ def _folders(entry_point: EntryPoint) -> list[str]:
     return list(spec.submodule_search_locations or [])
 
 
-def _origin(entry_point: EntryPoint) -> str:
-    package = f"{entry_point.dist.name} {entry_point.dist.version}, " if entry_point.dist else ""
-    return f"{package}{entry_point.value}"
-
-
-def _say(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".rstrip(": .")
+__all__ = ["TASKS", "Registry", "Source", "create", "source_hash"]

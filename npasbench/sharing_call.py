@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from npasbench import budget as budgets
+from npasbench.addon import unhang
 from npasbench.building import audited
 from npasbench.errors import UsageError
 from npasbench.measuring.count import Count, count
@@ -38,6 +39,7 @@ def share(
     Raises:
         UnknownName: for an unknown method or knob, with the nearest ones.
         BudgetTooSmall: with the smallest budget that the method can meet.
+        LayerCollapse: for a method that prunes and would leave nothing of a layer.
         UsageError: for a method that needs the harness (a search, or pruning while it trains) or another architecture;
             for what is no model, has no trained parameters, or is no seed.
     """
@@ -57,6 +59,10 @@ def share(
         raise UsageError(
             f"{method} meets its budget only while it trains; use 'npasbench run', whose loop calls its hooks."
         )
+    if chosen.structure(network).masks:
+        raise UsageError(
+            f"{method} prunes, and its masks hold only in the loop of 'npasbench run', which calls its hooks; use that."
+        )
     example = next(model.parameters())
     return network.to(device=example.device, dtype=example.dtype).train(model.training)
 
@@ -70,6 +76,7 @@ def export(network: nn.Module, *, member: int | None = None) -> nn.Module:
         UsageError: for a member that there is not, or of a network that has none to be had apart.
     """
     plain = _plain(network)
+    unhang(plain)
     if member is None:
         return plain
     if not isinstance(plain, Members):

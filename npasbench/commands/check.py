@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from npasbench.commands.options import data_root_option, json_option, plugin_option, set_option
+from npasbench.commands.options import data_root_option, json_option, plugin_option, set_option, with_option
 
 
 @click.command("check")
@@ -17,6 +17,7 @@ from npasbench.commands.options import data_root_option, json_option, plugin_opt
     "--task", default="digits15-wrn-10-1", show_default=True, help="The task whose budgets and data are used."
 )
 @set_option
+@with_option
 @plugin_option
 @data_root_option
 @json_option
@@ -24,6 +25,7 @@ def check(
     method: str,
     task: str,
     settings: tuple[str, ...],
+    addons: tuple[str, ...],
     plugins: tuple[str, ...],
     data_root: Path | None,
     as_json: bool,
@@ -36,7 +38,8 @@ def check(
     from npasbench.commands.options import read_knobs
     from npasbench.conformance import check_method
 
-    verdicts = check_method(method, task=task, knobs=read_knobs(settings), plugins=plugins, data_root=data_root)
+    knobs = read_knobs(settings)
+    verdicts = check_method(method, task=task, knobs=knobs, plugins=plugins, addons=addons, data_root=data_root)
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if as_json:
         click.echo(json.dumps([vars(verdict) for verdict in verdicts], indent=1))

@@ -11,6 +11,7 @@ from npasbench.commands.estimates import Estimate, Measured
 from npasbench.plan import RunSpec
 from npasbench.registry import Registry, source_hash
 from npasbench.running.progress import progress
+from npasbench.running.record import Record
 from npasbench.running.rundir import RunDirectory
 
 _ENDED = ("done", "refused", "skipped", "over-budget")
@@ -87,9 +88,7 @@ def find_gaps(specs: Sequence[RunSpec], runs: Path) -> Gaps:
         cell.states[state] += 1
         if record is not None:
             measured.add(spec, record)
-            if spec.method not in sources:
-                sources[spec.method] = source_hash(Registry(spec.plugins).method(spec.method))
-            if record.provenance.get("method_source") != sources[spec.method]:
+            if _changed(spec, record, sources):
                 stale.add(spec.label)
         elif state in ("running", "interrupted"):
             cell.missing += 1 - progress(directory).part
@@ -99,6 +98,20 @@ def find_gaps(specs: Sequence[RunSpec], runs: Path) -> Gaps:
         if cell.open:
             cell.estimate = measured.estimate(cell.spec)
     return Gaps(len(specs), sorted(cells.values(), key=lambda cell: cell.gap), sorted(stale))
+
+
+def _changed(spec: RunSpec, record: Record, sources: dict[str, str | None]) -> bool:
+    """Whether the method or an add-on has another source now than when a run was done; ``sources`` keeps what is now."""
+    registry, then = Registry(spec.plugins), record.provenance.get("addons")
+    told = {spec.method: record.provenance.get("method_source")}
+    if spec.method not in sources:
+        sources[spec.method] = source_hash(registry.method(spec.method))
+    for one in spec.addons:
+        if one.name not in sources:
+            sources[one.name] = source_hash(registry.addon(one.name))
+        known = then.get(one.name) if isinstance(then, dict) else None
+        told[one.name] = known.get("source") if isinstance(known, dict) else None
+    return any(source != sources[name] for name, source in told.items())
 
 
 class _Folders:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from npasbench.commands.aligned import show_tables
-from npasbench.commands.options import json_option, plugin_option, read_knobs, set_option
+from npasbench.commands.options import json_option, plugin_option, read_knobs, set_option, with_option
 from npasbench.errors import BudgetTooSmall, UsageError
 
 
@@ -25,6 +25,7 @@ from npasbench.errors import BudgetTooSmall, UsageError
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @set_option
+@with_option
 @plugin_option
 @json_option
 def inspect(
@@ -36,6 +37,7 @@ def inspect(
     bank_size: int | None,
     seed: int,
     settings: tuple[str, ...],
+    addons: tuple[str, ...],
     plugins: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -47,7 +49,9 @@ def inspect(
     if budget is not None and bank_size is not None:
         raise UsageError("Give --budget (everything trained) or --bank-size (the papers' count), not both.")
     try:
-        content = _inspected(method, architectures, classes, _shape(shape), budget, bank_size, seed, settings, plugins)
+        content = _inspected(
+            method, architectures, classes, _shape(shape), budget, bank_size, seed, settings, addons, plugins
+        )
     except BudgetTooSmall as error:
         if as_json:
             click.echo(json.dumps({"method": method, "error": str(error), "smallest": error.smallest}, indent=1))
@@ -67,6 +71,7 @@ def _inspected(
     bank_size: int | None,
     seed: int,
     settings: tuple[str, ...],
+    addons: tuple[str, ...],
     plugins: tuple[str, ...],
 ) -> dict[str, Any]:
     from npasbench.budget import Budget, resolve
@@ -75,21 +80,22 @@ def _inspected(
     from npasbench.method import Findings
     from npasbench.networks import architecture
     from npasbench.problem import Problem
-    from npasbench.registry import Registry, create
+    from npasbench.registry import Registry
 
-    method = create(Registry(plugins).method(name), read_knobs(settings), name)
+    method = Registry(plugins).resolve(name, read_knobs(settings), addons)[0]
     members = tuple(architecture(one, classes=classes, input_shape=shape) for one in architectures.split(","))
     dense = sum(count(member.create()).total for member in members)
     resolved = resolve(budget or "1", dense) if bank_size is None else Budget(str(bank_size), bank_size, dense, "bank")
     problem = Problem(members, resolved, classes, shape)
     reason = method.skip(problem)
     if reason:
-        raise UsageError(f"{name} has no business here: {reason}.")
+        raise UsageError(f"{method.title} has no business here: {reason}.")
     network = (build if bank_size == 0 else audited)(method, problem, Findings(), seed)
     which = {"architecture": architectures} if len(members) == 1 else {"members": [m.name for m in members]}
     counted = count(network, masks=method.structure(network).masks)
     return {
         "method": name,
+        **({"with": list(addons)} if addons else {}),
         **which,
         "classes": classes,
         "budget": resolved.parameters,

@@ -10,11 +10,11 @@ from npasbench.commands.options import json_option, plugin_option
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(["methods", "tasks", "suites", "all"]), default="all")
+@click.argument("kind", type=click.Choice(["methods", "addons", "tasks", "suites", "all"]), default="all")
 @plugin_option
 @json_option
 def list_names(kind: str, plugins: tuple[str, ...], as_json: bool) -> None:
-    """List methods, tasks and suites, with where they come from.
+    """List methods, add-ons, tasks and suites, with where they come from.
 
     \b
     Example:  npasbench list methods
@@ -25,6 +25,7 @@ def list_names(kind: str, plugins: tuple[str, ...], as_json: bool) -> None:
     registry = Registry(plugins)
     names = {
         "methods": {name: source.origin for name, source in registry.sources.items()},
+        "addons": {name: source.origin for name, source in registry.addons.items()},
         "tasks": {name: str(registry.files[name]) for name in registry.names(Card)},
         "suites": {name: str(registry.files[name]) for name in registry.names(Suite)},
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,13 @@ json_option: Decorator = click.option("--json", "as_json", is_flag=True, help="P
 set_option: Decorator = click.option(
     "--set", "settings", multiple=True, metavar="KNOB=VALUE", help="A knob of the method; may be repeated."
 )
+with_option: Decorator = click.option(
+    "--with",
+    "addons",
+    multiple=True,
+    metavar="ADD-ON[:KNOB=VALUE,...]",
+    help="An add-on that goes with the method, such as distill; may be repeated.",
+)
 workers_option: Decorator = click.option(
     "--workers",
     type=click.IntRange(min=1),
@@ -45,7 +51,7 @@ workers_option: Decorator = click.option(
     help="Processes that work at the same time. [default: one a core]",
 )
 label_option: Decorator = click.option(
-    "--label", help="The row's name in tables. [default: the method and the knobs that are set]"
+    "--label", help="The row's name in tables. [default: the method, the knobs that are set and the add-ons]"
 )
 device_option: Decorator = click.option(
     "--device", default=None, help="cpu, cuda or cuda:N. [default: cuda if there is one]"
@@ -71,6 +77,8 @@ def read_knobs(settings: Sequence[str]) -> dict[str, Any]:
     Raises:
         UsageError: for a word without '=', or a knob given twice.
     """
+    from npasbench.added import read_value
+
     knobs: dict[str, Any] = {}
     for word in settings:
         name, equals, value = word.partition("=")
@@ -78,7 +86,7 @@ def read_knobs(settings: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"'--set {word}' is not KNOB=VALUE, such as '--set scope=all'.")
         if name in knobs:
             raise UsageError(f"Knob '{name}' is set twice. Keep one.")
-        knobs[name] = _value(value)
+        knobs[name] = read_value(value)
     return knobs
 
 
@@ -102,14 +110,11 @@ def read_seeds(text: str | None) -> tuple[int, ...]:
     return tuple(dict.fromkeys(seeds))
 
 
-def label_for(method: str, knobs: dict[str, Any]) -> str:
-    """A label that tells settings of one method apart: ``naive``, ``naive-scope-all``."""
+def label_for(method: str, knobs: dict[str, Any], addons: Sequence[str] = ()) -> str:
+    """A label that tells settings of one method apart: ``naive``, ``naive-scope-all``, ``naive-distill-weight-0.5``."""
+    from npasbench.added import read_addon
+
     words = [method, *(f"{name}-{value}" for name, value in knobs.items())]
+    for addon, own in map(read_addon, addons):
+        words += [addon, *(f"{name}-{value}" for name, value in own.items())]
     return re.sub(r"[^a-z0-9._-]+", "-", "-".join(words).lower())[:80]
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text

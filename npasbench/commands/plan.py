@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from npasbench.commands.options import (
+    data_root_option,
     json_option,
     label_for,
     label_option,
@@ -18,6 +19,7 @@ from npasbench.commands.options import (
     read_seeds,
     runs_option,
     set_option,
+    with_option,
 )
 from npasbench.commands.planning import plan_runs
 from npasbench.commands.wording import plural
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
 @click.option("--budget", "budgets", multiple=True, help="0.1, 10% or 18M; may be repeated.")
 @click.option("--seeds", help="Such as 0-9 or 0,3.")
 @set_option
+@with_option
 @plugin_option
 @runs_option
+@data_root_option
 @json_option
 def plan(
     name: str,
@@ -43,8 +47,10 @@ def plan(
     budgets: tuple[str, ...],
     seeds: str | None,
     settings: tuple[str, ...],
+    addons: tuple[str, ...],
     plugins: tuple[str, ...],
     runs: Path,
+    data_root: Path | None,
     as_json: bool,
 ) -> None:
     """Show the runs of a suite or task, cell by cell, the largest gaps first: how many are done, how long the rest takes.
@@ -57,8 +63,8 @@ def plan(
     from npasbench.commands.gaps import find_gaps
 
     knobs = read_knobs(settings)
-    label = label or (label_for(method, knobs) if method else None)
-    specs = plan_runs(name, method, label, knobs, budgets, read_seeds(seeds), plugins)
+    label = label or (label_for(method, knobs, addons) if method else None)
+    specs = plan_runs(name, method, label, knobs, budgets, read_seeds(seeds), plugins, addons, data_root)
     gaps = find_gaps(specs, runs)
     if as_json:
         click.echo(json.dumps(_report(gaps), indent=1))
@@ -78,6 +84,7 @@ def _report(gaps: Gaps) -> dict[str, Any]:
             {
                 "task": cell.spec.task.name,
                 "label": cell.spec.label,
+                **({"with": [one.word for one in cell.spec.addons]} if cell.spec.addons else {}),
                 "budget": cell.spec.budget,
                 "parameters": cell.spec.budget_parameters,
                 "states": cell.states,
@@ -97,6 +104,8 @@ def _print(gaps: Gaps) -> None:
     for cell in gaps.cells:
         spec, states = cell.spec, ", ".join(f"{number} {state}" for state, number in cell.states.items())
         left = f"  {_left(cell)}" if cell.open else ""
+        if spec.addons:
+            left += f"  {spec.method} with {', '.join(one.name for one in spec.addons)}"
         click.echo(
             f"{spec.task.name:<{width}}  {spec.label:<20} {spec.budget:>8} = {spec.budget_parameters:>11,}  {states}{left}"
         )

@@ -20,6 +20,7 @@ from npasbench.commands.options import (
     read_seeds,
     runs_option,
     set_option,
+    with_option,
     workers_option,
 )
 from npasbench.commands.planning import plan_runs
@@ -33,6 +34,7 @@ from npasbench.commands.working import INTERRUPTED, any_done, do_runs
 @click.option("--budget", "budgets", multiple=True, help="0.1, 10% or 18M; may be repeated. [default: the task's]")
 @click.option("--seeds", help="Such as 0-9 or 0,3. [default: the suite's or the task's]")
 @set_option
+@with_option
 @plugin_option
 @runs_option
 @workers_option
@@ -47,6 +49,7 @@ def run(
     budgets: tuple[str, ...],
     seeds: str | None,
     settings: tuple[str, ...],
+    addons: tuple[str, ...],
     plugins: tuple[str, ...],
     runs: Path,
     workers: int | None,
@@ -64,8 +67,8 @@ def run(
 
     knobs = read_knobs(settings)
     warm_up()
-    label = label or (label_for(method, knobs) if method else None)
-    specs = plan_runs(name, method, label, knobs, budgets, read_seeds(seeds), plugins)
+    label = label or (label_for(method, knobs, addons) if method else None)
+    specs = plan_runs(name, method, label, knobs, budgets, read_seeds(seeds), plugins, addons, data_root)
     code = do_runs(
         specs,
         runs,

@@ -6,11 +6,11 @@ import copy
 import itertools
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from npasbench import streams
@@ -24,6 +24,7 @@ from npasbench.running.files import atomic
 from npasbench.running.rundir import RunDirectory
 from npasbench.running.watch import STOP, RunObserver, Stopped
 from npasbench.training.checkpoint import read_checkpoint, write_checkpoint
+from npasbench.training.first_losses import first_losses
 from npasbench.training.loop import EpochRow, Training
 from npasbench.training.recipe import place
 from npasbench.training.team import Team
@@ -37,7 +38,9 @@ def find(method: Method, problem: Problem, context: HarnessSearch, kept: Path) -
         content = torch.load(kept, weights_only=True)
         context.restore_costs(content["costs"])
         return Findings(content["facts"], content["tensors"])
+    begun = time.monotonic()
     found = method.search(problem, context)
+    context.took(time.monotonic() - begun)
     facts, tensors = context.team.agree((dict(found.facts), dict(found.tensors)))
     if context.team.leads:
         with atomic(kept) as file:
@@ -62,6 +65,7 @@ class HarnessSearch:
         self._directory, self._spec, self._method = directory, spec, method
         self._batches, self._device, self._observer = batches, device, observer
         self._costs: dict[str, float | None] = {}
+        self._told = {"seconds": 0.0}  # a dict, so that copies of this context share it as they share the costs
 
     def train(
         self,
@@ -86,11 +90,13 @@ class HarnessSearch:
         if milestones is not None:
             steps = Schedule(name="steps" if milestones else "constant", at=tuple(milestones), factor=factor)
             recipe = recipe.model_copy(update={"schedule": steps})
+        begun = time.monotonic()
         torch.manual_seed(streams.stream_seed(self.seed, f"search/{name}"))
         network = place(network, recipe, self._device)
         training = Training(self._method, network, recipe, self._batches, self._device, self.team)
         stage = _Stage(self._directory.path / f"stage-{name}.pt", self._observer)
         seconds, flops = stage.run(training)
+        self._told["seconds"] += time.monotonic() - begun
         self._add(search_seconds=seconds, search_epochs=float(recipe.epochs), search_flops=flops)
         return network
 
@@ -100,8 +106,7 @@ class HarnessSearch:
         Raises:
             UsageError: for less than one batch.
         """
-        if batches < 1:
-            raise UsageError(f"Gradients of at least one mini-batch are needed, not of {batches}.")
+        _check_batches(batches)
         begun = time.monotonic()
         training = Training(self._method, network, self._spec.task.recipe, self._batches, self._device)
         network.eval()
@@ -111,7 +116,36 @@ class HarnessSearch:
                 for loss in training.losses(network, batch):
                     loss.backward()  # type: ignore[no-untyped-call]
         flops = _flops_of_a_step(training) * batches
-        self._add(search_seconds=time.monotonic() - begun, search_epochs=batches / per_epoch, search_flops=flops)
+        seconds = time.monotonic() - begun
+        self._told["seconds"] += seconds
+        self._add(search_seconds=seconds, search_epochs=batches / per_epoch, search_flops=flops)
+
+    def losses(self, network: nn.Module, *, batches: int) -> Iterator[Tensor]:
+        """The method's losses on so many mini-batches in training mode and full precision, with their graphs.
+
+        FLOPs are counted as if the caller went forward and backward once through each.
+
+        Raises:
+            UsageError: for less than one batch.
+        """
+        _check_batches(batches)
+        torch.manual_seed(streams.stream_seed(self.seed, "search/losses"))
+        recipe = self._spec.task.recipe.model_copy(update={"precision": "float32"})
+        network = place(network, recipe, self._device)
+        training = Training(self._method, network, recipe, self._batches, self._device)
+        flops = _flops_of_a_step(training) * batches
+        self._add(search_epochs=batches / self._batches.steps_per_epoch, search_flops=flops)
+        return first_losses(training, batches=batches)
+
+    def took(self, seconds: float) -> None:
+        """A whole search took so long; what ``train`` and ``accumulate`` have told of it does not count twice."""
+        self._add(search_seconds=max(0.0, seconds - self._told["seconds"]))
+
+    def acting_as(self, method: Method) -> HarnessSearch:
+        """The same context for networks of another method; what it costs is added to the same sums."""
+        other = copy.copy(self)
+        other._method = method
+        return other
 
     def costs(self) -> dict[str, float | None]:
         """Seconds, epochs and FLOPs of all stages; empty without a search."""
@@ -124,6 +158,11 @@ class HarnessSearch:
     def _add(self, **costs: float) -> None:
         for name, cost in costs.items():
             self._costs[name] = (self._costs.get(name) or 0.0) + cost
+
+
+def _check_batches(batches: int) -> None:
+    if batches < 1:
+        raise UsageError(f"Gradients of at least one mini-batch are needed, not of {batches}.")
 
 
 class _Stage:

@@ -1,0 +1,141 @@
+"""``npasbench data``: whether the data of a task are there, and getting them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from npasbench.commands.options import data_root_option, json_option
+
+if TYPE_CHECKING:
+    from npasbench.card import Card, Data
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found of one set; one that is optional is missed by nobody."""
+
+    set: str
+    tasks: tuple[str, ...]
+    ready: bool
+    optional: bool
+    said: str
+
+
+@click.group("data")
+def data() -> None:
+    """Check whether the data of a task or suite are there, or prepare them.
+
+    \b
+    Example:  npasbench data check cifar100-wrn-16-4
+    """
+
+
+@data.command("check")
+@click.argument("name", metavar="SUITE|TASK")
+@data_root_option
+@json_option
+def check_data(name: str, data_root: Path | None, as_json: bool) -> None:
+    """Say which data of a task or suite are missing or damaged, and how to get them. Exits 1 if any are.
+
+    \b
+    Example:  npasbench data check cifar100-wrn-16-4 --data-root data
+    """
+    from npasbench.data import check, corrupted
+
+    def whole(data: Data, root: Path) -> str:
+        check(data, root)
+        return "is here and whole"
+
+    def whole_corrupted(data: Data, root: Path) -> str:
+        corrupted.read(data, root)
+        return "is here and whole"
+
+    _report(name, data_root, as_json, whole, whole_corrupted)
+
+
+@data.command("prepare")
+@click.argument("name", metavar="SUITE|TASK")
+@data_root_option
+@json_option
+def prepare_data(name: str, data_root: Path | None, as_json: bool) -> None:
+    """Download what torchvision can (CIFAR), unpack archives that lie there (ImageNet, CIFAR-C), say how to get the rest.
+
+    \b
+    Example:  npasbench data prepare cifar100-wrn-16-4 --data-root data
+    """
+    from npasbench.data.prepare import prepare, prepare_corrupted
+
+    _report(name, data_root, as_json, prepare, prepare_corrupted)
+
+
+def _report(
+    name: str,
+    data_root: Path | None,
+    as_json: bool,
+    look: Callable[[Data, Path], str],
+    look_at_corrupted: Callable[[Data, Path], str],
+) -> None:
+    """Look at every set of a task or suite, say what was found, and end with 1 if one that is needed is not ready."""
+    from npasbench import data as sets
+    from npasbench.data import corrupted
+
+    root = sets.data_root(data_root)
+    found = []
+    for called, cards in _by_set(name).items():
+        tasks = tuple(card.name for card in cards)
+        found.append(_found(called, tasks, [card.data for card in cards], root, look, optional=False))
+        asking = [card for card in cards if card.data.corrupted]
+        if asking:
+            folder, names = corrupted.FOLDERS[asking[0].data.set], tuple(card.name for card in asking)
+            found.append(_found(folder, names, [asking[0].data], root, look_at_corrupted, optional=True))
+    if as_json:
+        click.echo(json.dumps({"data_root": str(root), "sets": [asdict(one) for one in found]}, indent=1))
+    else:
+        for one in found:
+            click.echo(f"{_mark(one)}  {one.set}: {one.said}")
+    sys.exit(0 if all(one.ready or one.optional for one in found) else 1)
+
+
+def _found(
+    called: str,
+    tasks: tuple[str, ...],
+    several: list[Data],
+    root: Path,
+    look: Callable[[Data, Path], str],
+    *,
+    optional: bool,
+) -> Found:
+    from npasbench.errors import DataError
+
+    try:
+        said = [look(data, root) for data in dict.fromkeys(several)]
+    except DataError as error:
+        return Found(called, tasks, False, optional, str(error))
+    return Found(called, tasks, True, optional, said[0])
+
+
+def _mark(one: Found) -> str:
+    if one.ready:
+        return click.style("ok      ", fg="green")
+    return click.style("optional", fg="yellow") if one.optional else click.style("missing ", fg="red")
+
+
+def _by_set(name: str) -> dict[str, list[Card]]:
+    """The cards of a task or suite, by what their sets are called."""
+    from npasbench.card import Suite
+    from npasbench.registry import Registry
+
+    registry = Registry()
+    named = registry.suite_or_card(name)
+    cards = [registry.card(task) for task in named.tasks] if isinstance(named, Suite) else [named]
+    by_set: dict[str, list[Card]] = {}
+    for card in cards:
+        by_set.setdefault(getattr(card.data, "folder", None) or card.data.set, []).append(card)
+    return by_set
