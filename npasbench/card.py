@@ -13,62 +13,32 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from npasbench.amounts import Memory, Minutes
 from npasbench.budget import Accounting, canonical
+from npasbench.card_data import Data, Name, Normalise, Positive, Strict
 from npasbench.card_problems import problems_of
 from npasbench.errors import CardError, UsageError
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
-Positive = Annotated[int, Field(gt=0)]
+__all__ = [
+    "Card",
+    "Data",
+    "Entry",
+    "Needs",
+    "Normalise",
+    "Optimizer",
+    "Recipe",
+    "Schedule",
+    "Strict",
+    "Suite",
+    "fingerprint",
+    "kind_of",
+    "read_card",
+    "read_suite",
+]
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Strict(BaseModel):
-    """Frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Normalise(Strict):
-    """Figures for each channel, in pixels of which white is 255: the mean is taken off, the rest divided by std."""
-
-    mean: Annotated[tuple[float, ...], Field(min_length=1)]
-    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _one_of_each_for_a_channel(self) -> Self:
-        if len(self.mean) != len(self.std):
-            raise ValueError(f"{len(self.mean)} means and {len(self.std)} deviations; give one of each for a channel")
-        return self
-
-
-class Data(Strict):
-    """Which images, how they are split and what is done to them in training."""
-
-    set: Name
-    train_per_class: Positive | None = None
-    """Labelled training images a class, drawn by the seed. The others are tested where a set has no test images."""
-    protocol: Literal["holdout-last", "full-last", "holdout-best"]
-    """How choices are made and which epoch is tested; see docs/add_a_task.md."""
-    shift: Annotated[int, Field(ge=0)] = 0
-    """Each training image is shifted by up to so many pixels in both directions, black moving in."""
-    flip: bool = False
-    """Each training image is mirrored with probability one half."""
-    normalise: Normalise | None = None
-    """All images are normalised, after shift and flip; without it pixels go from 0 to 1."""
-    cutout: Annotated[int, Field(ge=0)] = 0
-    """In each training image a square of so many pixels a side is set to 0, last of all, clipped at the border."""
-
-    def deciding(self) -> dict[str, Any]:
-        """What of it goes into a fingerprint: every key, but those that came later only if they are set.
-
-        So results that were published before there were such keys keep their fingerprints.
-        """
-        content = self.model_dump(mode="json")
-        later = [key for key in ("normalise", "cutout") if content[key] == type(self).model_fields[key].default]
-        return {key: value for key, value in content.items() if key not in later}
 
 
 class Optimizer(Strict):
@@ -190,8 +160,10 @@ class Entry(Strict):
 
     label: Name
     method: Name
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field(default_factory=dict)
     """Knobs that differ from the method's defaults."""
+    with_: Annotated[tuple[str, ...], Field(alias="with")] = ()
+    """Add-ons as ``--with`` takes them, such as "distill:weight=0.5"; the first is around the method, and so on."""
 
 
 class Suite(Strict):

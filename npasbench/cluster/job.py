@@ -177,7 +177,7 @@ def work_here(specs: Sequence[RunSpec], root: Path, options: Any, tell: Any) -> 
     context = multiprocessing.get_context("forkserver")
     asking, answering = context.Pipe()
     device = options.device(0)
-    certifier = context.Process(target=serve, args=(answering, device, options.data_root), daemon=True)
+    certifier = context.Process(target=serve, args=(answering, device, options.data_root))
     certifier.start()
     answering.close()
     try:

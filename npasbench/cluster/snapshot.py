@@ -9,10 +9,10 @@ from pathlib import Path
 
 from npasbench.errors import UsageError
 from npasbench.plan import RunSpec
-from npasbench.registry import Registry, source_hash
+from npasbench.registry import source_hash
 from npasbench.running.commit import KEPT_COMMIT, commit
 from npasbench.running.files import writing
-from npasbench.running.worker import changed_since
+from npasbench.running.worker import changed_since, classes_of
 
 _ROOMS = ("npasbench", "npasbench.baselines", "npasbench.tasks", "npasbench.leaderboard")
 """In an editable install each lies in a folder of its own."""
@@ -34,13 +34,13 @@ def take(folder: Path) -> None:
 
 
 def sources(specs: list[RunSpec]) -> dict[str, str | None]:
-    """The hash of the source of every method that is not npasbench's own: of plugins, which are not copied."""
-    found = {}
-    for spec in {(spec.method, spec.plugins): spec for spec in specs}.values():
-        method = Registry(spec.plugins).method(spec.method)
-        if not method.__module__.startswith("npasbench."):
-            found[spec.method] = source_hash(method)
-    return found
+    """The hash of the source of every method and add-on that is not npasbench's own: of plugins, which are not copied."""
+    return {
+        name: source_hash(method)
+        for spec in _different(specs)
+        for name, method in classes_of(spec).items()
+        if not method.__module__.startswith("npasbench.")
+    }
 
 
 def is_imported(folder: Path) -> bool:
@@ -55,6 +55,11 @@ def check_sources(specs: list[RunSpec], submitted: dict[str, str | None]) -> Non
     Raises:
         UsageError: naming the method that has changed.
     """
-    for spec in {(spec.method, spec.plugins): spec for spec in specs}.values():
+    for spec in _different(specs):
         if changed := changed_since(spec, submitted):
             raise UsageError(changed)
+
+
+def _different(specs: list[RunSpec]) -> list[RunSpec]:
+    """One run of each method with its add-ons."""
+    return list({(s.method, s.plugins, *(one.name for one in s.addons)): s for s in specs}.values())

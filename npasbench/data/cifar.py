@@ -45,7 +45,7 @@ def check(name: str, root: Path) -> None:
     """
     from torchvision.datasets.utils import check_integrity
 
-    known = _class(name)
+    known = torchvision_class(name)
     folder = root / known.base_folder
     sums = dict([*known.train_list, *known.test_list, (known.meta["filename"], known.meta["md5"])])
     try:
@@ -58,13 +58,13 @@ def check(name: str, root: Path) -> None:
     if damaged:
         raise DataError(
             f"{', '.join(map(str, damaged))}: the MD5 sum is not that of the published file, so it is damaged or another. "
-            f"Remove the folder {folder} and {_how_to_get(known, root)}"
+            f"Remove the folder {folder} and {how_to_get(known, root)}"
         )
 
 
 def _parts(name: str, root: Path) -> tuple[Any, Any]:
     """torchvision's training and test set."""
-    known = _class(name)
+    known = torchvision_class(name)
     try:
         return known(root, train=True), known(root, train=False)
     except (RuntimeError, OSError) as error:
@@ -72,7 +72,8 @@ def _parts(name: str, root: Path) -> tuple[Any, Any]:
         raise DataError(f"'{name}' in {root} cannot be read: {error}.") from None
 
 
-def _class(name: str) -> Any:
+def torchvision_class(name: str) -> Any:
+    """torchvision's class of a set, which knows its files and their MD5 sums."""
     from torchvision import datasets
 
     return getattr(datasets, name.upper())
@@ -88,10 +89,11 @@ def _sentence_for_missing(known: Any, folder: Path, files: list[str], missing: l
     lacking = "none of them is there" if missing == files else f"{', '.join(missing)} is missing"
     return (
         f"There is no {known.__name__} in {folder.parent}: expected are {expected}, but {lacking}. "
-        f"Name another folder with --data-root or {VARIABLE}, or {_how_to_get(known, folder.parent)}"
+        f"Name another folder with --data-root or {VARIABLE}, or {how_to_get(known, folder.parent)}"
     )
 
 
-def _how_to_get(known: Any, root: Path) -> str:
+def how_to_get(known: Any, root: Path) -> str:
+    """The rest of a sentence: what to unpack where, and the command that does it."""
     line = f"from torchvision.datasets import {known.__name__}; {known.__name__}({str(root)!r}, download=True)"
     return f'unpack {known.url} in {root}, as this does:\n  python -c "{line}"'

@@ -1,36 +1,89 @@
-"""A data set in memory, and the seeded draw of training examples."""
+"""The examples of a data set, in memory or in files, and the seeded draws of training examples."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from npasbench import streams
+from npasbench.card import Normalise
+from npasbench.data.files import Files
+from npasbench.data.holdout import HELD_OUT_BY, held_out
+from npasbench.data.loading import Loader, Request
+from npasbench.data.normalise import as_inputs
 from npasbench.errors import UsageError
+
+Inputs = Tensor | Files
+_CPU = torch.device("cpu")
+_PIXELS_AT_ONCE = 2**24
+"""In a batch that is only predicted: no limit for small images, about 330 of 224 by 224 pixels."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Training and test examples: inputs float32 ``[N, channels, height, width]``, labels int64 ``[N]``."""
+    """Training and test examples: inputs ``[N, channels, height, width]``, labels int64 ``[N]``.
+
+    Inputs are float32 as a network is given them; or uint8, to be normalised by ``normalise``; or files that hold such.
+    ``held_inputs`` and ``held_labels`` are training examples that are not trained on, where a protocol reads some.
+    """
 
     name: str
-    train_inputs: Tensor
+    train_inputs: Inputs
     train_labels: Tensor
-    test_inputs: Tensor
+    test_inputs: Inputs
     test_labels: Tensor
     classes: int
+    held_inputs: Inputs | None = None
+    held_labels: Tensor | None = None
+    normalise: Normalise | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one example, ``(channels, height, width)``."""
         return tuple(self.train_inputs.shape[1:])
 
-    def test(self, batch_size: int) -> Iterator[Tensor]:
-        """The test inputs in order, in batches ``[up to batch_size, channels, height, width]``."""
-        return iter(torch.split(self.test_inputs, batch_size))
+    def test(self, batch_size: int, device: torch.device = _CPU) -> Iterator[Tensor]:
+        """The test inputs in order, float32 ``[up to batch_size, channels, height, width]``; of large images fewer."""
+        return self._in_order(self.test_inputs, batch_size, device)
+
+    def held(self, batch_size: int, device: torch.device = _CPU) -> Iterator[Tensor]:
+        """The held-out inputs in order, as they would be tested, in batches as of :meth:`test`; none without them."""
+        return iter(()) if self.held_inputs is None else self._in_order(self.held_inputs, batch_size, device)
+
+    def some_to_train(self, most: int) -> Tensor:
+        """The first training inputs, not augmented, float32 ``[up to most, channels, height, width]``."""
+        return torch.cat(list(self._in_order(self.train_inputs[:most], most, _CPU)))
+
+    def _in_order(self, inputs: Inputs, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+        height, width = inputs.shape[2:]
+        size = max(1, min(batch_size, _PIXELS_AT_ONCE // (height * width)))
+        for images in _decoded(inputs, size, device) if isinstance(inputs, Files) else torch.split(inputs, size):
+            yield as_inputs(images.to(device, non_blocking=True), self.normalise)
+
+    def under(self, protocol: str, seed: int) -> Self:
+        """The examples as a card's protocol has them: see docs/add_a_task.md."""
+        if protocol not in HELD_OUT_BY:
+            return self
+        out = held_out(len(self.train_labels), seed)
+        held = self.train_inputs[out], self.train_labels[out]
+        left = replace(self, train_inputs=self.train_inputs[~out], train_labels=self.train_labels[~out])
+        if protocol == "tune":
+            return replace(left, test_inputs=held[0], test_labels=held[1])
+        return replace(left, held_inputs=held[0], held_labels=held[1])
+
+
+def _decoded(files: Files, size: int, device: torch.device) -> Iterator[Tensor]:
+    loader = Loader(files, device)
+    try:
+        yield from loader.load(
+            Request(range(start, min(start + size, len(files)))) for start in range(0, len(files), size)
+        )
+    finally:
+        loader.close()
 
 
 def draw_of_each_class(labels: Tensor, classes: int, per_class: int, seed: int, *, leave: int = 0) -> Tensor:

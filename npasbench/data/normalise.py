@@ -10,11 +10,17 @@ from npasbench.card import Normalise
 _WHITE = 255
 
 
+def as_inputs(images: Tensor, by: Normalise | None) -> Tensor:
+    """What a network is given, float32: uint8 ``[batch, channels, height, width]`` is normalised, all else is so already."""
+    return normalised(images.float().div_(_WHITE), by) if images.dtype == torch.uint8 else images
+
+
 def normalised(images: Tensor, by: Normalise | None) -> Tensor:
     """Pixels from 0 to 1, ``[batch, channels, height, width]``, less their channel's mean, by its standard deviation."""
     if by is None:
         return images
-    mean, std = (torch.tensor([figure / _WHITE for figure in one]).view(-1, 1, 1) for one in (by.mean, by.std))
+    figures = ([figure / _WHITE for figure in one] for one in (by.mean, by.std))
+    mean, std = (torch.tensor(one, device=images.device).view(-1, 1, 1) for one in figures)
     return images.sub(mean).div_(std)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from npasbench.building import build, problem_of
+from npasbench.building import build, method_of, problem_of
 from npasbench.data import DataSet, load
 from npasbench.data.batches import Batches
 from npasbench.errors import RunError
@@ -24,7 +24,6 @@ from npasbench.measuring.dead import dead_parameters
 from npasbench.measuring.model_file import read_model
 from npasbench.method import Method
 from npasbench.plan import RunSpec
-from npasbench.registry import Registry, create
 from npasbench.running.execute import prepare_process
 from npasbench.running.findings import read_findings
 from npasbench.running.rundir import RunDirectory
@@ -41,7 +40,7 @@ def load_trained(directory: RunDirectory, spec: RunSpec, device: torch.device) -
     Raises:
         RunError: if the stored numbers do not fit.
     """
-    method = create(Registry(spec.plugins).method(spec.method), dict(spec.knobs), spec.method)
+    method = method_of(spec)
     network = build(method, problem_of(spec), read_findings(directory.findings_file), spec.seed)
     floats = read_model(directory.model_file, method, network)
     return method, place(network, spec.task.recipe, device), floats
@@ -59,7 +58,7 @@ def certify(directory: RunDirectory, device: torch.device, data_root: Path | Non
     method, network, floats = load_trained(directory, spec, device)
     data = load(spec.task.data, seed=spec.seed, root=data_root)
     recipe = spec.task.recipe
-    predicted = predict(network, data.test(recipe.batch_size * 10), recipe, device).argmax(1).numpy()
+    predicted = predict(network, data.test(recipe.batch_size * 10, device), recipe, device).argmax(1).numpy()
     try:
         trained = np.load(directory.predictions_file, allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -118,10 +117,11 @@ def _dead(method: Method, network: nn.Module, data: DataSet, spec: RunSpec, devi
     recipe = spec.task.recipe
     batches = Batches(data, spec.task.data, recipe.batch_size, spec.seed, device)
     training = Training(method, network, recipe, batches, device)
-    looked_at = data.test_inputs[:_SCANNED_EXAMPLES]
+    looked_at = next(data.test(_SCANNED_EXAMPLES))
 
     def outputs(network: nn.Module) -> Tensor:
         return predict(network, [looked_at], recipe, device)
 
     several = (batch for epoch in range(recipe.epochs) for batch in batches.epoch(epoch))
-    return dead_parameters(network, several, training.losses, outputs, method.structure(network).masks)
+    with contextlib.closing(batches):
+        return dead_parameters(network, several, training.losses, outputs, method.structure(network).masks)

@@ -102,7 +102,7 @@ class Pool:
         reports, theirs = self._context.Pipe(duplex=False)
         asking, answering = self._context.Pipe()
         device = self.options.device(number)
-        certifier = self._context.Process(target=serve, args=(answering, device, self.options.data_root), daemon=True)
+        certifier = self._context.Process(target=serve, args=(answering, device, self.options.data_root))
         certifier.start()
         answering.close()
         meeting = Path(self._meetings.name) / uuid.uuid4().hex

@@ -15,7 +15,7 @@ from npasbench.errors import MethodError
 from npasbench.method import Batch, Method, Progress, Structure
 from npasbench.training.checkpoint import random_states, restore_random_states
 from npasbench.training.recipe import autocast, format_inputs, make_criterion, make_optimizer, make_schedule
-from npasbench.training.team import Statistics, Team, check_parts, parts_of
+from npasbench.training.team import Statistics, Team, check_parts, parts_of, rows_of
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ class Training:
             UsageError: if the team cannot share the batches without changing the result.
         """
         check_parts(self.network, self.recipe.batch_size, self.recipe.norm_images, self.team)
-        per_epoch = self.batches.steps_per_epoch
+        per_epoch, rows = self.batches.steps_per_epoch, rows_of(self.recipe.norm_images, self.team)
         for epoch in range(self.step // per_epoch, self.recipe.epochs):
             self.epoch = epoch
             self.network.train()
-            for batch in self.batches.epoch(epoch, start_step=self.step % per_epoch):
+            for batch in self.batches.epoch(epoch, self.step % per_epoch, rows):
                 self._one_step(batch)
                 last_of_epoch = self.step % per_epoch == 0
                 row = self._end_epoch() if last_of_epoch else None

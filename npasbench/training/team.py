@@ -7,7 +7,7 @@ one process that is given the same parts takes the same step, up to the rounding
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -157,16 +157,34 @@ def parts_of(batch: Batch, norm_images: int | None, team: Team) -> tuple[list[Ba
 
     Parts are consecutive; a last one of a single image joins the one before, since BatchNorm cannot be trained on it.
     """
-    total = len(batch.labels)
+    mine, parts = _bounds(len(batch.labels), norm_images, team)
+    if parts == 1:
+        return ([batch] if mine else []), 1
+    return [_part(batch, start, end) for start, end in mine], parts
+
+
+def rows_of(norm_images: int | None, team: Team) -> Callable[[int], tuple[int, int]] | None:
+    """From a batch's length to the first row of this process's parts and the one after the last; None if it has all."""
+    if team.size == 1:
+        return None
+
+    def rows(total: int) -> tuple[int, int]:
+        mine, _ = _bounds(total, norm_images, team)
+        return (mine[0][0], mine[-1][1]) if mine else (0, 0)
+
+    return rows
+
+
+def _bounds(total: int, norm_images: int | None, team: Team) -> tuple[list[tuple[int, int]], int]:
+    """Where this process's parts of a batch begin and end, and how many parts it has in all."""
     length = norm_images or -(-total // team.size)
     starts = list(range(0, total, length))
     if len(starts) > 1 and total - starts[-1] == 1:
         starts.pop()
     bounds = list(zip(starts, [*starts[1:], total], strict=True))
     if len(bounds) == 1:
-        return ([batch] if team.leads else []), 1
-    mine = bounds[team.rank * len(bounds) // team.size : (team.rank + 1) * len(bounds) // team.size]
-    return [_part(batch, start, end) for start, end in mine], len(bounds)
+        return (bounds if team.leads else []), 1
+    return bounds[team.rank * len(bounds) // team.size : (team.rank + 1) * len(bounds) // team.size], len(bounds)
 
 
 def check_parts(network: nn.Module, batch_size: int, norm_images: int | None, team: Team) -> None:

@@ -1,0 +1,142 @@
+"""Bringing a data set under the data root: torchvision downloads CIFAR, and unpacks ImageNet's archives if they lie there.
+
+Everything is unpacked beside its place and moved there when it is whole, but for CIFAR, each of whose files has a known MD5
+sum.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+import sys
+import tarfile
+import urllib.error
+from collections.abc import Iterator
+from pathlib import Path
+
+from npasbench import card
+from npasbench.data import check, cifar, corrupted
+from npasbench.errors import DataError
+
+_IMAGENET = "https://image-net.org/download.php"
+_OFFLINE = (urllib.error.URLError, ConnectionError, TimeoutError)
+
+
+def prepare(data: card.Data, root: Path) -> str:
+    """Make a set ready, if that can be done; a sentence about what was done. Nothing is done to a set that is whole.
+
+    Raises:
+        DataError: what is still missing, and how to get it.
+        UsageError: as :func:`npasbench.data.check`.
+    """
+    try:
+        check(data, root)
+    except DataError:
+        if data.set not in _WAYS:
+            raise
+    else:
+        return "is here and whole"
+    with _told(root):
+        done = _WAYS[data.set](data.set, root)
+    check(data, root)
+    return done
+
+
+def prepare_corrupted(data: card.Data, root: Path) -> str:
+    """The same for a set's corrupted test images: their archive is unpacked if it lies in ``root``.
+
+    Raises:
+        DataError: as :func:`prepare`.
+    """
+    folder = root / corrupted.FOLDERS[data.set]
+    archive = root / f"{folder.name}.tar"
+    if not folder.is_dir() and archive.is_file():
+        with _told(root), _beside(folder) as unpacked:
+            with tarfile.open(archive) as tar:
+                tar.extractall(unpacked, filter="data")
+            (unpacked / folder.name).replace(folder)
+    corrupted.read(data, root)
+    return "is here and whole"
+
+
+def _download_cifar(name: str, root: Path) -> str:
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    known = cifar.torchvision_class(name)
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        download_and_extract_archive(known.url, str(root), filename=known.filename, md5=known.tgz_md5)
+    except _OFFLINE as error:
+        raise DataError(
+            f"{known.url} cannot be reached from this machine ({getattr(error, 'reason', None) or error}). Where there is a "
+            f"network, {cifar.how_to_get(known, root)}\nThen copy {root / known.base_folder} here."
+        ) from None
+    return f"was downloaded from {known.url}"
+
+
+def _unpack_imagenet(name: str, root: Path) -> str:
+    """torchvision makes ``meta.bin``, ``train`` and ``val`` of the official archives."""
+    from torchvision.datasets import imagenet
+
+    places = (root / name, root)
+    archives = [imagenet.ARCHIVE_META[part][0] for part in ("devkit", "train", "val")]
+    base = next((place for place in places if any((place / archive).is_file() for archive in archives)), places[0])
+    if not (base / imagenet.META_FILE).is_file():
+        _needs(base, archives, archives[0])
+        imagenet.parse_devkit_archive(base)
+    for part, archive in zip(("train", "val"), archives[1:], strict=True):
+        if (base / part).is_dir():
+            continue
+        _needs(base, archives, archive)
+        with _beside(base / part) as unpacked:
+            unpacked.rmdir()
+            parse = imagenet.parse_train_archive if part == "train" else imagenet.parse_val_archive
+            parse(base, folder=unpacked.name)
+            unpacked.replace(base / part)
+    return f"was unpacked in {base}; the archives can be removed"
+
+
+def _needs(base: Path, archives: list[str], archive: str) -> None:
+    """Say where an archive comes from that is not there: no program may download it."""
+    if not (base / archive).is_file():
+        raise DataError(
+            f"{archive} is not in {base}. ImageNet-1k cannot be downloaded by a program: register at {_IMAGENET}, put "
+            f"{', '.join(archives)} into {base} and run the same command again. Or link images that are unpacked already: "
+            f"{base}/train/<class>/ and {base}/val/<class>/."
+        )
+
+
+_WAYS = {"cifar10": _download_cifar, "cifar100": _download_cifar, "imagenet": _unpack_imagenet}
+
+
+@contextlib.contextmanager
+def _beside(place: Path) -> Iterator[Path]:
+    """An empty folder beside ``place`` that does not outlive the block; what an earlier attempt left is removed."""
+    folder = place.with_name(f".{place.name}.unpacking")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _told(root: Path) -> Iterator[None]:
+    """What goes wrong becomes a sentence; what torchvision prints goes to the standard error."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise DataError(
+                f"The disk that holds {root} is full. Make room, or name another with --data-root."
+            ) from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise DataError(
+                f"{error.filename or root} cannot be written. Name another folder with --data-root."
+            ) from None
+        raise DataError(f"{root}: {error}. Run the same command again.") from None
+    except (RuntimeError, tarfile.TarError, EOFError) as error:
+        raise DataError(f"An archive in {root} is damaged: {error} Remove it and run the same command again.") from None
