@@ -16,22 +16,23 @@ import torch
 from torch import Tensor, nn
 
 from npasbench import streams
-from npasbench.building import audited, problem_of
+from npasbench.building import audited, method_of, problem_of
 from npasbench.data import DataSet, load
 from npasbench.data.batches import Batches
-from npasbench.errors import BudgetTooSmall
+from npasbench.errors import BudgetTooSmall, LayerCollapse
 from npasbench.measuring.count import count, rounding
 from npasbench.measuring.members import MemberCosts
 from npasbench.measuring.model_file import running_statistics, write_model
 from npasbench.plan import RunSpec
 from npasbench.problem import Problem
-from npasbench.registry import Registry, create
 from npasbench.running import cell_costs
+from npasbench.running.best_epoch import BestEpoch
+from npasbench.running.corruptions import tested_on_corrupted
 from npasbench.running.files import atomic, publish
 from npasbench.running.lease import Lease
 from npasbench.running.members import member_results
 from npasbench.running.provenance import provenance
-from npasbench.running.record import SCHEMA, Certificate, Record, State, write_text
+from npasbench.running.record import SCHEMA, Certificate, CorruptedResult, HeldOut, Record, State, write_text
 from npasbench.running.rundir import RunDirectory
 from npasbench.running.search import HarnessSearch, find
 from npasbench.running.watch import RunObserver
@@ -106,10 +107,11 @@ class _Run:
     def __init__(self, directory: RunDirectory, spec: RunSpec, lease: Lease | None, around: Surroundings) -> None:
         self.directory, self.spec, self.lease, self.around = directory, spec, lease, around
         self.recipe, self.device = spec.task.recipe, around.device
-        self.method = create(Registry(spec.plugins).method(spec.method), dict(spec.knobs), spec.method)
+        self.method = method_of(spec)
         self.begun = datetime.now(UTC)
         self.costs: dict[str, float | None] = {}
         self.member_costs: MemberCosts | None = None
+        self.held_out: HeldOut | None = None
 
     def record(self) -> Record:
         """Skipped, refused, or trained and measured."""
@@ -121,6 +123,8 @@ class _Run:
             network, data, restarts = self._train(problem)
         except BudgetTooSmall as error:
             return self._unbuilt("refused", str(error), error.smallest)
+        except LayerCollapse as error:
+            return self._unbuilt("refused", str(error))
         return self._measure(network, data, restarts)
 
     def take_part(self) -> None:
@@ -128,17 +132,22 @@ class _Run:
         problem = problem_of(self.spec)
         if self.method.skip(problem):
             return
-        with contextlib.suppress(BudgetTooSmall):
+        with contextlib.suppress(BudgetTooSmall, LayerCollapse):
             self._train(problem)
 
     def _train(self, problem: Problem) -> tuple[nn.Module, DataSet, int]:
         """Search, build, audit, train: the trained network, its data, and how often it was interrupted."""
         data = load(self.spec.task.data, seed=self.spec.seed, root=self.around.data_root)
         batches = Batches(data, self.spec.task.data, self.recipe.batch_size, self.spec.seed, self.device)
+        with contextlib.closing(batches):
+            network, restarts = self._train_on(data, batches, problem)
+        return network, data, restarts
+
+    def _train_on(self, data: DataSet, batches: Batches, problem: Problem) -> tuple[nn.Module, int]:
         around, team = self.around, self.around.team
-        observer = RunObserver(
-            self.directory, self.lease, around.checkpoint_seconds, around.should_stop, around.tell, writes=team.leads
-        )
+        best = BestEpoch(self.spec, data) if self.spec.task.data.protocol == "holdout-best" else None
+        seconds, stop, tell = around.checkpoint_seconds, around.should_stop, around.tell
+        observer = RunObserver(self.directory, self.lease, seconds, stop, tell, writes=team.leads, best=best)
         search = HarnessSearch(self.directory, self.spec, self.method, batches, self.device, observer, team)
         findings = find(self.method, problem, search, self.directory.findings_file)
         network = place(audited(self.method, problem, findings, self.spec.seed), self.recipe, self.device)
@@ -151,18 +160,22 @@ class _Run:
         resume(training, self.directory, observer)
         training.run(observer)
         self.costs["train_seconds"] = observer.seconds
-        return network, data, observer.restarts
+        if best is not None and team.leads:
+            self.held_out = best.result()
+            network = best.network(self.method, problem, findings, self.device)
+        return network, observer.restarts
 
     def _measure(self, network: nn.Module, data: DataSet, restarts: int) -> Record:
         """Evaluate once, store, certify."""
         begun = time.monotonic()
-        each = predict_each(network, data.test(self.recipe.batch_size * 10), self.recipe, self.device)
+        each = predict_each(network, data.test(self.recipe.batch_size * 10, self.device), self.recipe, self.device)
         log_probability = mean_prediction(each)
         self.costs["test_seconds"] = time.monotonic() - begun
         counted = count(network, masks=self.method.structure(network).masks)
         _write_array(self.directory.correct_file, correctness_bits(log_probability, data.test_labels))
         _write_array(self.directory.predictions_file, log_probability.argmax(1).numpy())
         floats = write_model(self.directory.model_file, self.method, network)
+        corrupted = self._corrupted(network)
         certificate = _certify(self.directory, self.around, floats, counted.total, self.costs)
         self.costs["wall_seconds"] = time.monotonic() - self.around.started
         accounting = self.spec.task.accounting
@@ -178,6 +191,8 @@ class _Run:
             side_information_bits=self.method.side_information_bits(network),
             running_statistics=running_statistics(network),
             metrics={**score(log_probability, data.test_labels, self.spec.task.metrics), **_diversity(each, data)},
+            held_out=self.held_out,
+            corrupted=corrupted,
             members=members,
             subsets=subsets,
             test_examples=len(data.test_labels),
@@ -186,6 +201,14 @@ class _Run:
             allocation=self._allocation(network),
             provenance={**self._provenance(), "restarts": restarts},
         )
+
+    def _corrupted(self, network: nn.Module) -> CorruptedResult | None:
+        if not self.spec.task.data.corrupted:
+            return None
+        begun = time.monotonic()
+        found = tested_on_corrupted(network, self.spec.task, self.device, self.around.data_root)
+        self.costs["corrupted_seconds"] = time.monotonic() - begun
+        return found
 
     def _allocation(self, network: nn.Module) -> dict[str, Any]:
         """The groups or clusters of layers and what each reads, if the method has them; layers alone are in no record."""
@@ -197,7 +220,7 @@ class _Run:
 
     def _provenance(self) -> dict[str, Any]:
         times = {"started": self.begun, "finished": datetime.now(UTC)}
-        source = provenance(self.spec, type(self.method), self.device, self.around.team.size)
+        source = provenance(self.spec, self.method, self.device, self.around.team.size)
         return {**source, **{name: time.isoformat(timespec="seconds") for name, time in times.items()}}
 
 
@@ -209,6 +232,8 @@ def resume(training: Training, directory: RunDirectory, observer: RunObserver) -
     if state is not None:
         training.load(state["training"])
         observer.resumed(state["observer"], training.step)
+        if observer.best is not None:
+            observer.best.load(state["best_epoch"])
     elif directory.metrics_file.exists():
         observer.resumed({"seconds": 0.0, "restarts": 0}, 0)
 
@@ -246,6 +271,7 @@ def _head(spec: RunSpec, state: State) -> dict[str, Any]:
         "method": spec.method,
         "method_version": spec.method_version,
         "knobs": spec.knobs,
+        "addons": spec.addons,
         "seed": spec.seed,
         "budget": spec.budget,
         "budget_parameters": spec.budget_parameters,

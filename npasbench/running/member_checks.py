@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 
+from npasbench.running.metric_checks import nll_faults
 from npasbench.running.reading import short
 from npasbench.running.record import MemberResult, Record
 
@@ -61,6 +62,7 @@ def _shares(what: str, metrics: Mapping[str, float]) -> Iterator[str]:
         most = 1 if name in ("accuracy", "ece", "top5") else math.inf
         if not -_TOLERANCE <= value <= most + _TOLERANCE:
             yield f"{what} has {short(name)} {value}"
+    yield from (f"{what} has {fault}" for fault in nll_faults(metrics))
 
 
 def _same(ones: Mapping[str, float], others: Mapping[str, float]) -> bool:

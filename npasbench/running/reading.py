@@ -7,7 +7,6 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -96,22 +95,25 @@ def bounded(value: Any) -> Any:
     while inner:
         if depth > _DEPTH:
             raise ValueError(f"it is nested more than {_DEPTH} levels deep")
-        inner = [part for one in inner for part in _parts(one)]
-        depth += 1
+        inner, depth = _inside(inner), depth + 1
     return value
 
 
-def _parts(value: Any) -> Iterable[Any]:
-    """What a value holds, if it holds anything."""
-    if isinstance(value, dict):
-        return (*value, *value.values())
-    if isinstance(value, list):
-        return value
-    if isinstance(value, str) and len(value) > _TEXT:
-        raise ValueError(f"a text in it has {len(value):,} characters; at most {_TEXT:,} are read")
-    if isinstance(value, int) and abs(value) > _MOST_NUMBER:
-        raise ValueError(f"a whole number in it is beyond {_MOST_NUMBER:,}")
-    return ()
+def _inside(values: list[Any]) -> list[Any]:
+    """What some values hold, of those that hold anything. Every number of every record comes along here."""
+    found: list[Any] = []
+    for value in values:
+        kind = type(value)
+        if kind is dict:
+            found += value
+            found += value.values()
+        elif kind is list:
+            found += value
+        elif kind is str and len(value) > _TEXT:
+            raise ValueError(f"a text in it has {len(value):,} characters; at most {_TEXT:,} are read")
+        elif kind is int and abs(value) > _MOST_NUMBER:
+            raise ValueError(f"a whole number in it is beyond {_MOST_NUMBER:,}")
+    return found
 
 
 def short(text: object, most: int = 100) -> str:

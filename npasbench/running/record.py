@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from npasbench.added import Added
 from npasbench.errors import RunError
 from npasbench.running.migrations import NewerSchema, migrated
 from npasbench.running.reading import bounded, read_json, short
@@ -19,10 +21,25 @@ State = Literal["done", "refused", "skipped", "over-budget"]
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Place = Annotated[int, Field(ge=-(10**15), le=10**15)]
 Seed = Annotated[int, Field(ge=0, le=10**18)]
-Text = Annotated[str, Field(max_length=5_000)]
+Title = Annotated[str, Field(max_length=200)]
 Fingerprint = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
+
+
+def _plain_label(label: str) -> str:
+    """As ``card.Name``; others may look like another's, or lead out of a folder."""
+    if not _LABEL.fullmatch(label):
+        raise ValueError(
+            f"{short(ascii(label), 80)} is no label: expected at most 80 of a-z, 0-9, dots, dashes and underscores, of "
+            "which the first is a letter or a digit"
+        )
+    return label
+
+
+Label = Annotated[str, AfterValidator(_plain_label)]
 Values = TypeVar("Values", dict[str, float], dict[str, float | None])
 _MOST = 1e30
+_OF_SOME = ("addons", "members", "subsets", "held_out", "corrupted")
 
 
 def _calculable(values: Values) -> Values:
@@ -33,10 +50,19 @@ def _calculable(values: Values) -> Values:
 
 
 Measured = Annotated[float, Field(ge=0, le=_MOST)]
-Measures = Annotated[dict[Text, float], Field(max_length=1_000), AfterValidator(_calculable)]
-Costs = Annotated[dict[Text, float | None], Field(max_length=1_000), AfterValidator(_calculable)]
+Measures = Annotated[dict[Title, float], Field(max_length=1_000), AfterValidator(_calculable)]
+Costs = Annotated[dict[Title, float | None], Field(max_length=1_000), AfterValidator(_calculable)]
 Free = Annotated[dict[str, Any], AfterValidator(bounded)]
 """JSON of bounded depth, texts and numbers."""
+
+
+def _bounded_addons(addons: tuple[Added, ...]) -> tuple[Added, ...]:
+    for one in addons:
+        bounded(one.model_dump())
+    return addons
+
+
+AddOns = Annotated[tuple[Added, ...], Field(max_length=100), AfterValidator(_bounded_addons)]
 
 
 class Certificate(BaseModel):
@@ -59,7 +85,7 @@ class MemberResult(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Text
+    name: Title
     """Its architecture's; "member k", counted from 0, where members cannot be had apart, as in MIMO."""
     metrics: Measures
     """The card's."""
@@ -82,6 +108,34 @@ class SubsetResult(BaseModel):
     latency_seconds: Measured
 
 
+class HeldOut(BaseModel):
+    """Which epoch was tested under the protocol ``holdout-best``, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    epoch: Annotated[int, Field(ge=1, le=10**15)]
+    """Counted from 1."""
+    examples: Annotated[int, Field(ge=1, le=10**15)]
+    """Training examples that were held out."""
+    accuracy: Annotated[float, Field(ge=0, le=1)]
+    """On them, after that epoch."""
+
+
+class CorruptedResult(BaseModel):
+    """What the network does on corrupted test images, or why nothing is known of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    absent: Annotated[str, Field(max_length=20_000)] = ""
+    """Why it was not tested on any."""
+    metrics: Measures = {}
+    """The card's, the mean over corruptions."""
+    corruptions: Annotated[dict[Title, Measures], Field(max_length=1_000)] = {}
+    """The card's for each corruption, the mean over severities."""
+    test_examples: Count | None = None
+    """Images at one severity of one corruption."""
+
+
 class Record(BaseModel):
     """The result of one run; written once, last, and never changed."""
 
@@ -93,27 +147,33 @@ class Record(BaseModel):
     """Why a run is refused, skipped or over budget."""
     smallest: Count | None = None
     """The smallest number of parameters with which a refused method can be built, where known."""
-    task: Text
+    task: Title
     task_version: Count
     task_fingerprint: Fingerprint
     fingerprint: Fingerprint
-    label: Text
-    method: Text
+    label: Label
+    method: Title
     method_version: Count
     knobs: Free
+    addons: AddOns = ()
+    """What goes with the method, the innermost first."""
     seed: Seed
-    budget: Text
+    budget: Title
     budget_parameters: Count
     dense_parameters: Count
-    accounting: Text = "total"
-    parameters: Annotated[dict[Text, Count], Field(max_length=1_000)] = {}
+    accounting: Title = "total"
+    parameters: Annotated[dict[Title, Count], Field(max_length=1_000)] = {}
     """By kind, and ``total``."""
     bank_params: Count | None = None
     effective_parameters: Count | None = None
     side_information_bits: Count | None = None
     running_statistics: Count | None = None
     metrics: Measures = {}
-    """``accuracy`` (0 to 1), ``nll`` (nats), ``ece`` (0 to 1), for the last epoch on the test set; of an ensemble ``diversity``."""
+    """``accuracy`` (0 to 1), ``nll`` (nats), ``ece`` (0 to 1), on the test set; of an ensemble ``diversity``."""
+    held_out: HeldOut | None = None
+    """Under the protocol ``holdout-best``; of the others the last epoch is tested."""
+    corrupted: CorruptedResult | None = None
+    """Where the card asks for corrupted test images."""
     members: Annotated[list[MemberResult], Field(max_length=10_000)] = []
     """Of an ensemble."""
     subsets: Annotated[list[SubsetResult], Field(max_length=10_000)] = []
@@ -133,8 +193,10 @@ class Record(BaseModel):
 
 
 def as_json(record: Record) -> dict[str, Any]:
-    """What ``result.json`` holds: ``members`` and ``subsets`` only of ensembles."""
-    content = record.model_dump(exclude={name for name in ("members", "subsets") if not getattr(record, name)})
+    """What ``result.json`` holds: what only some records have is left out of the others."""
+    content = record.model_dump(exclude={name for name in _OF_SOME if not getattr(record, name)})
+    if record.addons:
+        content["addons"] = [one.as_json() for one in record.addons]
     return {"schema": content.pop("schema_"), **content}
 
 

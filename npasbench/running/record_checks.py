@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,11 +12,10 @@ from npasbench.card import Card, fingerprint
 from npasbench.errors import NpasbenchError, UsageError
 from npasbench.plan import RunSpec, dense_parameters
 from npasbench.running.member_checks import member_faults
+from npasbench.running.metric_checks import TOLERANCE, metric_faults
+from npasbench.running.protocol_checks import protocol_faults, says_more
 from npasbench.running.reading import short
 from npasbench.running.record import Record
-
-TOLERANCE = 1e-9
-_SHARES = ("accuracy", "top5", "ece")
 
 Outcome = Literal["agrees", "differs", "not checked"]
 
@@ -46,7 +45,29 @@ def check_record(record: Record, correct: bytes | None, card: Card | None, spec:
     ]
     if record.members or record.subsets:
         found.append(_outcome("members", member_faults(record)))
+    own = _own(record, card, spec)
+    if says_more(record, own):
+        found.append(_outcome("other images", protocol_faults(record, own)))
     return found
+
+
+def contradictions(record: Record, correct: bytes | None, own: Card | None) -> list[str]:
+    """What of a finished record cannot be true, by arithmetic alone and in microseconds.
+
+    ``own`` is the card of its fingerprint, where that is known. NaN and a certificate that was not passed are results, if bad
+    ones, and no contradictions.
+    """
+    found: dict[str, Iterator[str]] = {
+        "fingerprint": _fingerprint(record, None),
+        "task": _not_of(own, record) if own else iter(()),
+        "budget": _budget(record, None),
+        "counts": _counts(record),
+        "metrics": _metrics(record, correct, own, nan=True),
+        "certificate": _adds_up(record),
+        "members": member_faults(record) if record.members or record.subsets else iter(()),
+        "other images": protocol_faults(record, own) if says_more(record, own) else iter(()),
+    }
+    return [f"{name}: {fault}" for name, faults in found.items() for fault in faults]
 
 
 def _outcome(name: str, faults: Iterator[str]) -> Check:
@@ -72,6 +93,7 @@ def _fingerprint(record: Record, spec: RunSpec | None) -> Iterator[str]:
                 "budget": record.budget,
                 "budget_parameters": record.budget_parameters,
                 "seed": record.seed,
+                **({"addons": [one.as_json() for one in record.addons]} if record.addons else {}),
             }
         )
     except ValueError:  # NaN among the knobs
@@ -94,14 +116,7 @@ def _fingerprint(record: Record, spec: RunSpec | None) -> Iterator[str]:
 def _task(record: Record, card: Card | None, spec: RunSpec | None) -> Check:
     """Whether the card is the record's. Another version of it is no fault, but tells what cannot be checked."""
     own = _own(record, card, spec)
-    faults = []
-    if own and own.name != record.task:
-        faults.append(f"the card of this fingerprint is called {own.name}")
-    if own and own.version != record.task_version:
-        faults.append(f"the card has version {own.version}, the record says {record.task_version}")
-    if own and own.accounting != record.accounting:
-        faults.append(f"the card counts by {own.accounting}, the record by {short(record.accounting)}")
-    if faults:
+    if own and (faults := [*_not_of(own, record)]):
         return Check("task", "differs", "; ".join(faults))
     if card is None:
         return Check("task", "not checked", "no task of this name is installed; name its card with --task FILE.toml")
@@ -114,6 +129,16 @@ def _task(record: Record, card: Card | None, spec: RunSpec | None) -> Check:
             f"fingerprint {short(record.task_fingerprint, 12)}",
         )
     return Check("task", "agrees")
+
+
+def _not_of(own: Card, record: Record) -> Iterator[str]:
+    """What of a record its own card says otherwise."""
+    if own.name != record.task:
+        yield f"the card of this fingerprint is called {own.name}"
+    if own.version != record.task_version:
+        yield f"the card has version {own.version}, the record says {record.task_version}"
+    if own.accounting != record.accounting:
+        yield f"the card counts by {own.accounting}, the record by {short(record.accounting)}"
 
 
 def _budget(record: Record, card: Card | None) -> Iterator[str]:
@@ -183,14 +208,19 @@ def allowed_rounding(record: Record) -> int:
 
 
 def _certificate(record: Record) -> Iterator[str]:
+    certificate = record.certificate
+    if certificate and not certificate.passed:
+        yield f"it was not passed: {short(certificate.detail) or 'no reason is given'}"
+    yield from _adds_up(record)
+
+
+def _adds_up(record: Record) -> Iterator[str]:
     certificate, total = record.certificate, record.parameters.get("total")
     if record.state not in ("done", "over-budget"):
         return
     if certificate is None:
         yield "there is none"
         return
-    if not certificate.passed:
-        yield f"it was not passed: {short(certificate.detail) or 'no reason is given'}"
     if certificate.passed and certificate.differing_predictions:
         yield f"it was passed with {certificate.differing_predictions:,} differing predictions"
     if certificate.passed and certificate.floats != total:
@@ -200,13 +230,13 @@ def _certificate(record: Record) -> Iterator[str]:
         yield f"{total:,} without {certificate.dead:,} dead ones are not {effective:,}"
 
 
-def _metrics(record: Record, correct: bytes | None, card: Card | None) -> Iterator[str]:
+def _metrics(record: Record, correct: bytes | None, card: Card | None, *, nan: bool = False) -> Iterator[str]:
     if record.state not in ("done", "over-budget"):
         return
     for name in card.metrics if card else ("accuracy",):
         if name not in record.metrics:
             yield f"{name} is missing"
-    yield from metric_faults(record.metrics)
+    yield from metric_faults({k: v for k, v in record.metrics.items() if not (nan and math.isnan(v))})
     yield from (f"the cost {short(name)} is negative" for name, value in record.costs.items() if value and value < 0)
     accuracy, examples = record.metrics.get("accuracy"), record.test_examples
     if not examples:
@@ -231,19 +261,6 @@ def _bits(correct: bytes, examples: int, accuracy: float) -> Iterator[str]:
         yield "correctness bits are set after the last test example"
     if abs(ones / examples - accuracy) > TOLERANCE:
         yield f"{ones:,} of {examples:,} correctness bits are set: {ones / examples}, not {accuracy}"
-
-
-def metric_faults(metrics: Mapping[str, float]) -> Iterator[str]:
-    """What cannot be about metrics, whatever was measured."""
-    for name, value in metrics.items():
-        if math.isnan(value):
-            yield f"{short(name)} is no number"
-        elif name in _SHARES and not -TOLERANCE <= value <= 1 + TOLERANCE:
-            yield f"{name} is {value}, not between 0 and 1"
-        elif value < 0:
-            yield f"{short(name)} is negative"
-    if metrics.get("top5", 1) < metrics.get("accuracy", 0) - TOLERANCE:
-        yield "top5 is below accuracy"
 
 
 def _whole(value: float) -> bool:

@@ -65,15 +65,13 @@ def spec_from(record: Record, card: Card, here: Here) -> RunSpec:
         RunError: if the method is not here, or in another version.
         NpasbenchError: if a plugin cannot be imported, or a knob is not the method's.
     """
-    from npasbench.registry import create
-
     registry = Registry(here.plugins)
     if record.method not in registry.sources:
         raise RunError(f"the method '{short(record.method)}' is not installed; name its file with --plugin")
     method = registry.method(record.method)
     if method.version != record.method_version:
         raise RunError(f"the method {record.method} is here in version {method.version}, not {record.method_version}")
-    create(method, record.knobs, record.method)
+    _check_addons(record, registry)
     spec = RunSpec(
         task=card,
         label=_LABEL,
@@ -85,10 +83,26 @@ def spec_from(record: Record, card: Card, here: Here) -> RunSpec:
         dense_parameters=record.dense_parameters,
         seed=record.seed,
         plugins=registry.plugins,
+        addons=record.addons,
     )
     if spec.fingerprint != record.fingerprint:
         raise RunError("the record's fingerprint is of another run")
     return spec
+
+
+def _check_addons(record: Record, registry: Registry) -> None:
+    """See that add-ons, and methods that they use, are here in the record's versions, and that all knobs are theirs."""
+    from npasbench.addon import around
+
+    for one in record.addons:
+        if one.name not in registry.addons:
+            raise RunError(f"the add-on '{short(one.name)}' is not installed; name its file with --plugin")
+    method = registry.assemble(record.method, record.knobs, [(one.name, one.knobs) for one in record.addons])
+    for one, addon in zip(record.addons, around(method), strict=True):
+        here = {addon.name: addon.version, **{other.name: other.version for other in addon.uses()}}
+        told = {addon.name: one.version, **one.uses}
+        if here != told:
+            raise RunError(f"the add-on {one.name} is here as {short(here, 100)}, not as {short(told, 100)}")
 
 
 def reevaluate(directory: RunDirectory, record: Record, spec: RunSpec, correct: bytes | None, here: Here) -> Check:
@@ -158,7 +172,7 @@ def _evaluated(directory: RunDirectory, record: Record, spec: RunSpec, here: Her
         raise RunError(f"{floats:,} floats are stored where {counted.total:,} are counted")
     data = load(spec.task.data, seed=spec.seed, root=here.data_root)
     recipe, labels = spec.task.recipe, data.test_labels
-    each = predict_each(network, data.test(recipe.batch_size * 10), recipe, here.device)
+    each = predict_each(network, data.test(recipe.batch_size * 10, here.device), recipe, here.device)
     together = mean_prediction(each)
     found = diversity(each, labels)
     metrics = score(together, labels, spec.task.metrics) | ({} if found is None else {"diversity": found})
@@ -170,7 +184,7 @@ def _evaluated(directory: RunDirectory, record: Record, spec: RunSpec, here: Her
             "bank_params": counted.bank_params,
             "running_statistics": running_statistics(network),
             "side_information_bits": method.side_information_bits(network),
-            "provenance": provenance(spec, type(method), here.device),
+            "provenance": provenance(spec, method, here.device),
             **_parts(record, spec, each, labels),
         }
     )
@@ -199,8 +213,14 @@ def _counts(record: Record, again: Record) -> Iterator[str]:
     names = ("state", "parameters", "bank_params", "running_statistics", "side_information_bits", "test_examples")
     for name in names:
         told, found = getattr(record, name), getattr(again, name)
-        if told != found:
+        if told != found and not (name == "parameters" and _sorted_otherwise(record, again)):
             yield f"{name} is {short(found, 80)}, not {short(told, 80)}"
+
+
+def _sorted_otherwise(record: Record, again: Record) -> bool:
+    """Whether another version of npasbench found as many parameters and called them by other kinds."""
+    commits = {one.provenance.get("commit") for one in (record, again)}
+    return len(commits) > 1 and record.parameters.get("total") == again.parameters.get("total")
 
 
 def _apart(record: Record, again: Record, correct: bytes | None, bits: bytes | None, most: Tolerance) -> Iterator[str]:
@@ -212,8 +232,19 @@ def _apart(record: Record, again: Record, correct: bytes | None, bits: bytes | N
         yield from _metrics(f"member {place}: ", told.metrics, found.metrics, most)
     for one, other in zip(record.subsets, again.subsets, strict=True):
         yield from _metrics(f"subset {one.members}: ", one.metrics, other.metrics, most)
+    yield from _other_images(record, again, most)
     if correct is not None and bits is not None:
         yield from _bits(correct, bits, record.test_examples or 1, most)
+
+
+def _other_images(record: Record, again: Record, most: Tolerance) -> Iterator[str]:
+    """Elsewhere another epoch may be best; corrupted images need not be there."""
+    if most == EXACT and record.held_out and again.held_out and record.held_out != again.held_out:
+        yield f"epoch {again.held_out.epoch} is the best on held-out images, not {record.held_out.epoch}"
+    if record.corrupted and again.corrupted and record.corrupted.metrics and again.corrupted.metrics:
+        found = again.corrupted.corruptions
+        for name, told in record.corrupted.corruptions.items():
+            yield from _metrics(f"corrupted, {short(name, 40)}: ", told, found.get(name, {}), most)
 
 
 def _metrics(what: str, told: Mapping[str, float], found: Mapping[str, float], most: Tolerance) -> Iterator[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from npasbench.running.best_epoch import BestEpoch
 from npasbench.running.files import atomic, writing
 from npasbench.running.lease import Lease
 from npasbench.running.rundir import RunDirectory
@@ -24,6 +25,8 @@ class Stopped(Exception):
 
 class RunObserver:
     """Writes a checkpoint when ``checkpoint_seconds`` have passed (a quarter of that at an epoch's end), and rows.
+
+    ``best`` looks at the network after every epoch, where the card's protocol asks for it.
 
     In a team each process has one; the first decides when to save, and it alone writes; all stop if one is asked to.
 
@@ -42,8 +45,9 @@ class RunObserver:
         tell: Callable[[dict[str, Any]], None],
         *,
         writes: bool = True,
+        best: BestEpoch | None = None,
     ) -> None:
-        self.writes = writes
+        self.writes, self.best = writes, best
         self.directory, self.lease, self.checkpoint_seconds = directory, lease, checkpoint_seconds
         self.should_stop, self.tell = should_stop, tell
         self.restarts = 0
@@ -72,10 +76,11 @@ class RunObserver:
         self.directory.log(f"goes on from step {step}")
 
     def after_epoch(self, training: Training, row: EpochRow) -> None:
-        """Note the row, and tell the parent now and then."""
+        """Look at held-out images, note the row, and tell the parent now and then."""
         if not self.writes:
             return
-        self._rows.append(json.dumps({**asdict(row), "seconds": round(self.seconds, 3)}) + "\n")
+        held = {} if self.best is None else {"held_out_accuracy": self.best.look(training)}
+        self._rows.append(json.dumps({**asdict(row), **held, "seconds": round(self.seconds, 3)}) + "\n")
         now = time.monotonic()
         if now - self._told >= _TELL_EVERY or training.step == training.steps:
             self._told = now
@@ -102,6 +107,8 @@ class RunObserver:
     def save(self, training: Training) -> None:
         """Write the rows so far and a checkpoint."""
         state = {"training": training.state(), "observer": {"seconds": self.seconds, "restarts": self.restarts}}
+        if self.best is not None:
+            state["best_epoch"] = self.best.state()
         if self.writes:
             self._flush()
             write_checkpoint(self.directory.checkpoint_file, state)

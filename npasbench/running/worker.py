@@ -105,15 +105,23 @@ def _work_through(specs: Iterable[RunSpec], root: Path, options: Options, ways: 
 
 
 def changed_since(spec: RunSpec, submitted: Mapping[str, str | None]) -> str:
-    """A sentence if the method's source is not what it was at submission; it is imported first, so that nothing slips in."""
-    if spec.method not in submitted:
+    """A sentence if a method's source is not what it was at submission; it is imported first, so that nothing slips in."""
+    if not submitted.keys() & {spec.method, *(one.name for one in spec.addons)}:
         return ""
-    if source_hash(Registry(spec.plugins).method(spec.method)) == submitted[spec.method]:
-        return ""
-    return (
-        f"The source of method '{spec.method}' has changed since these jobs were submitted, so they do nothing. "
-        "Submit again to run it as it is now."
-    )
+    for name, method in classes_of(spec).items():
+        if name in submitted and source_hash(method) != submitted[name]:
+            kind = "method" if name == spec.method else "add-on"
+            return (
+                f"The source of {kind} '{name}' has changed since these jobs were submitted, so they do nothing. "
+                "Submit again to run it as it is now."
+            )
+    return ""
+
+
+def classes_of(spec: RunSpec) -> dict[str, type[Method]]:
+    """The classes of a run's method and add-ons, by name."""
+    registry = Registry(spec.plugins)
+    return {spec.method: registry.method(spec.method), **{one.name: registry.addon(one.name) for one in spec.addons}}
 
 
 def _work_on(directory: RunDirectory, spec: RunSpec, lease: Lease, options: Options, ways: Ways) -> None:
@@ -204,14 +212,14 @@ def sentence_for(error: Exception, spec: RunSpec) -> str:
         return str(error)
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
         return "Out of memory. Take a smaller batch or network, or a machine with more memory."
-    return f"Method '{spec.method}' raised {explain(error, _method_of(spec))}."
+    return f"Method '{spec.method}' raised {explain(error, *_classes_of(spec))}."
 
 
-def _method_of(spec: RunSpec) -> type[Method] | None:
+def _classes_of(spec: RunSpec) -> list[type[Method]]:
     try:
-        return Registry(spec.plugins).method(spec.method)
+        return list(classes_of(spec).values())
     except NpasbenchError:
-        return None
+        return []
 
 
 def worker_main(

@@ -1,0 +1,282 @@
+"""``npasbench data``: what is missing and how to get it, and what can be fetched or unpacked by itself."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import sys
+import tarfile
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import cifar_files
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from torchvision import datasets
+from torchvision.datasets import imagenet
+
+from npasbench.cli import npasbench
+from npasbench.data.corrupted import CORRUPTIONS
+from npasbench.errors import NpasbenchError
+
+WNIDS = ("n01440764", "n01443537")
+
+
+def call(*words: str | Path) -> tuple[int, str]:
+    """One command in this process: exit code and what it said on the standard output, or its error."""
+    try:
+        result = CliRunner().invoke(npasbench, list(map(str, words)), standalone_mode=False, catch_exceptions=False)
+    except NpasbenchError as error:
+        return error.exit_code, str(error)
+    return result.exit_code, result.stdout
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Small CIFAR-100 files, which torchvision takes for the published ones, and where "the network" has them."""
+    elsewhere = tmp_path / "network"
+    cifar_files.accept(monkeypatch, "cifar100", cifar_files.write(elsewhere))
+
+    def copied(url: str, root: str, filename: str, md5: str) -> None:
+        assert (url, filename, md5) == (datasets.CIFAR100.url, datasets.CIFAR100.filename, datasets.CIFAR100.tgz_md5)
+        sys.stdout.write("Downloading ...\n")
+        target = Path(root) / "cifar-100-python"
+        target.mkdir(exist_ok=True)
+        for file in (elsewhere / "cifar-100-python").iterdir():
+            (target / file.name).write_bytes(file.read_bytes())
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", copied)
+    return tmp_path / "data"
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", fail)
+
+
+# Checking
+
+
+def test_what_is_missing_is_told_with_how_to_get_it_and_the_exit_code_is_1(tmp_path: Path):
+    code, said = call("data", "check", "cifar100-wrn-16-4", "--data-root", tmp_path)
+    assert code == 1
+    assert said.startswith(f"missing   cifar100: There is no CIFAR100 in {tmp_path}")
+    assert f"CIFAR100('{tmp_path}', download=True)" in said
+
+
+def test_a_set_that_comes_along_is_never_missing(tmp_path: Path):
+    assert call("data", "check", "digits15-wrn-10-1", "--data-root", tmp_path) == (
+        0,
+        "ok        digits: is here and whole\n",
+    )
+
+
+def test_a_suite_is_checked_set_by_set_each_once(published: Path):
+    code, said = call("data", "check", "cifar-papers", "--data-root", published, "--json")
+    report = json.loads(said)
+    assert (code, report["data_root"]) == (1, str(published))
+    assert [one["set"] for one in report["sets"]] == ["cifar10", "cifar100"]
+    assert all(not one["ready"] and one["said"] for one in report["sets"])
+    assert {"cifar100-multi-width-published", "cifar100-wrn-28-10-published"} <= set(report["sets"][1]["tasks"])
+
+
+def test_damaged_files_are_missing_too(published: Path):
+    call("data", "prepare", "cifar100-wrn-16-4", "--data-root", published)
+    (published / "cifar-100-python" / "meta").write_bytes(b"other")
+    code, said = call("data", "check", "cifar100-wrn-16-4", "--data-root", published)
+    assert code == 1
+    assert "the MD5 sum is not that of the published file" in said
+
+
+def test_an_unknown_task_is_answered_with_the_nearest(tmp_path: Path):
+    code, said = call("data", "check", "cifar100-wrn-16-5", "--data-root", tmp_path)
+    assert code == 2
+    assert "Did you mean 'cifar100-wrn-16-4'" in said
+
+
+# Preparing CIFAR
+
+
+def test_cifar_is_downloaded_by_torchvision_and_then_checked(published: Path):
+    code, said = call("data", "prepare", "cifar100-wrn-16-4", "--data-root", published)
+    assert (code, said) == (0, f"ok        cifar100: was downloaded from {datasets.CIFAR100.url}\n")
+    assert call("data", "check", "cifar100-wrn-16-4", "--data-root", published)[0] == 0
+
+
+def test_what_is_whole_is_not_downloaded_again(published: Path, monkeypatch: pytest.MonkeyPatch):
+    call("data", "prepare", "cifar100-wrn-16-4", "--data-root", published)
+    failing(monkeypatch, AssertionError("downloaded again"))
+    code, said = call("data", "prepare", "cifar100-wrn-28-4", "--data-root", published)
+    assert (code, said) == (0, "ok        cifar100: is here and whole\n")
+
+
+def test_a_damaged_file_is_replaced(published: Path):
+    call("data", "prepare", "cifar100-wrn-16-4", "--data-root", published)
+    (published / "cifar-100-python" / "meta").write_bytes(b"other")
+    assert call("data", "prepare", "cifar100-wrn-16-4", "--data-root", published)[0] == 0
+
+
+def test_what_was_downloaded_is_looked_at_before_it_is_called_whole(published: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", lambda *_, **__: None)
+    code, said = call("data", "prepare", "cifar100-wrn-16-4", "--data-root", published)
+    assert code == 1
+    assert said.startswith("missing   cifar100: There is no CIFAR100 in")
+
+
+def test_json_is_nothing_but_json_whatever_torchvision_prints(published: Path):
+    words = ["data", "prepare", "cifar100-wrn-16-4", "--data-root", str(published), "--json"]
+    result = CliRunner().invoke(npasbench, words)
+    (one,) = json.loads(result.stdout)["sets"]
+    assert (one["set"], one["ready"], one["optional"], one["tasks"]) == ("cifar100", True, False, ["cifar100-wrn-16-4"])
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            urllib.error.URLError("Name or service not known"),
+            ["cannot be reached", "Name or service not known", "copy"],
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), ["The disk that holds", "is full. Make room"]),
+        (PermissionError(errno.EACCES, "Permission denied", "/mnt/data"), ["/mnt/data cannot be written"]),
+        (RuntimeError("File not found or corrupted."), ["An archive in", "is damaged", "Remove it"]),
+        (tarfile.ReadError("not a gzip file"), ["An archive in", "is damaged"]),
+    ],
+)
+def test_what_goes_wrong_is_a_sentence(
+    error: BaseException, words: list[str], published: Path, monkeypatch: pytest.MonkeyPatch
+):
+    failing(monkeypatch, error)
+    code, said = call("data", "prepare", "cifar100-wrn-16-4", "--data-root", published)
+    assert code == 1
+    assert said.startswith("missing   cifar100: ")
+    assert [word for word in words if word not in said] == []
+
+
+def test_without_a_network_the_real_download_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(datasets.CIFAR100, "url", "http://127.0.0.1:9/cifar-100-python.tar.gz")
+    code, said = call("data", "prepare", "cifar100-wrn-16-4", "--data-root", tmp_path)
+    assert code == 1
+    assert "http://127.0.0.1:9/cifar-100-python.tar.gz cannot be reached from this machine" in said
+    assert f"copy {tmp_path / 'cifar-100-python'} here" in said
+
+
+# Corrupted test images
+
+
+def test_corrupted_images_are_optional_and_unpacked_if_their_archive_lies_there(published: Path):
+    task = ("cifar100-wrn-28-10-x4", "--data-root", published)
+    code, said = call("data", "prepare", *task)
+    assert code == 0
+    assert "optional  CIFAR-100-C: There are no corrupted test images" in said
+    with tarfile.open(published / "CIFAR-100-C.tar", "w") as tar:
+        for name in ("labels", *CORRUPTIONS):
+            array = np.zeros(10 if name == "labels" else (10, 32, 32, 3), np.uint8)
+            file = io.BytesIO()
+            np.save(file, array)
+            entry = tarfile.TarInfo(f"CIFAR-100-C/{name}.npy")
+            entry.size = file.tell()
+            file.seek(0)
+            tar.addfile(entry, file)
+    assert "ok        CIFAR-100-C: is here and whole" in call("data", "prepare", *task)[1]
+    assert "ok        CIFAR-100-C: is here and whole" in call("data", "check", *task)[1]
+    assert not list(published.glob(".*"))
+
+
+def test_a_damaged_archive_of_corrupted_images_is_named(published: Path):
+    published.mkdir()
+    (published / "CIFAR-100-C.tar").write_bytes(b"no archive")
+    code, said = call("data", "prepare", "cifar100-wrn-28-10-x4", "--data-root", published)
+    assert code == 0, "it is optional"
+    assert f"optional  CIFAR-100-C: An archive in {published} is damaged" in said
+    assert not list(published.glob(".*"))
+
+
+# ImageNet
+
+
+def jpeg(folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 30), (200, 100, 50)).save(folder / name)
+    return folder / name
+
+
+@pytest.fixture
+def archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data root with ImageNet's three archives in its folder ``imagenet``: two classes, their MD5 sums taken for granted."""
+    base, work = tmp_path / "data" / "imagenet", tmp_path / "work"
+    base.mkdir(parents=True)
+    rows = [(k + 1, wnid, f"fish {k}, a fish", "a fish", 0) for k, wnid in enumerate(WNIDS)]
+    kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "O")]
+    devkit = work / "ILSVRC2012_devkit_t12" / "data"
+    devkit.mkdir(parents=True)
+    scipy.io.savemat(devkit / "meta.mat", {"synsets": np.array(rows, dtype=kinds)})
+    (devkit / "ILSVRC2012_validation_ground_truth.txt").write_text("2\n1\n")
+    with tarfile.open(base / "ILSVRC2012_devkit_t12.tar.gz", "w:gz") as tar:
+        tar.add(devkit.parent, arcname="ILSVRC2012_devkit_t12")
+    with tarfile.open(base / "ILSVRC2012_img_train.tar", "w") as outer:
+        for wnid in WNIDS:
+            inner = work / f"{wnid}.tar"
+            with tarfile.open(inner, "w") as tar:
+                tar.add(jpeg(work / wnid, f"{wnid}_1.JPEG"), arcname=f"{wnid}_1.JPEG")
+            outer.add(inner, arcname=inner.name)
+    with tarfile.open(base / "ILSVRC2012_img_val.tar", "w") as tar:
+        for k in (1, 2):
+            name = f"ILSVRC2012_val_{k:08d}.JPEG"
+            tar.add(jpeg(work / "val", name), arcname=name)
+    monkeypatch.setattr(imagenet, "check_integrity", lambda path, *_: Path(path).is_file())
+    return tmp_path / "data"
+
+
+def test_imagenets_archives_are_unpacked_by_torchvision(archives: Path, monkeypatch: pytest.MonkeyPatch):
+    from npasbench.data.prepare import _unpack_imagenet
+
+    said = _unpack_imagenet("imagenet", archives)
+    assert said == f"was unpacked in {archives / 'imagenet'}; the archives can be removed"
+    found = sorted(str(path.relative_to(archives / "imagenet")) for path in archives.rglob("*.JPEG"))
+    assert found == [
+        f"train/{WNIDS[0]}/{WNIDS[0]}_1.JPEG",
+        f"train/{WNIDS[1]}/{WNIDS[1]}_1.JPEG",
+        f"val/{WNIDS[0]}/ILSVRC2012_val_00000002.JPEG",
+        f"val/{WNIDS[1]}/ILSVRC2012_val_00000001.JPEG",
+    ]
+    assert torch.load(archives / "imagenet" / "meta.bin", weights_only=True)[1] == [WNIDS[1], WNIDS[0]]
+    assert not list((archives / "imagenet").glob(".*"))
+
+
+def test_what_an_interrupted_unpacking_left_is_no_data_set(archives: Path, monkeypatch: pytest.MonkeyPatch):
+    from npasbench.data.prepare import _unpack_imagenet
+
+    def dies(*_: Any, **__: Any) -> None:
+        (archives / "imagenet" / ".train.unpacking" / WNIDS[0]).mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(imagenet, "parse_train_archive", dies)
+        with pytest.raises(KeyboardInterrupt):
+            _unpack_imagenet("imagenet", archives)
+    assert not (archives / "imagenet" / "train").exists()
+    _unpack_imagenet("imagenet", archives)
+    assert (archives / "imagenet" / "train" / WNIDS[1]).is_dir()
+
+
+def test_without_its_archives_imagenet_says_where_they_are_to_be_had(tmp_path: Path):
+    code, said = call("data", "prepare", "imagenet-resnet50", "--data-root", tmp_path)
+    assert code == 1
+    assert f"ILSVRC2012_devkit_t12.tar.gz is not in {tmp_path / 'imagenet'}" in said
+    assert "register at https://image-net.org/" in said
+
+
+def test_one_missing_archive_is_named(archives: Path):
+    (archives / "imagenet" / "ILSVRC2012_img_val.tar").unlink()
+    code, said = call("data", "prepare", "imagenet-resnet50", "--data-root", archives)
+    assert code == 1
+    assert "ILSVRC2012_img_val.tar is not in" in said
