@@ -7,7 +7,6 @@ of the whole process ``npasbench leaderboard``, imports included.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
 import json
 import resource
@@ -17,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from npasbench.card import fingerprint
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 TASK = "digits15-wrn-10-1"
@@ -34,13 +35,11 @@ def synthetic(runs: int) -> list[str]:
 
 def relabelled(one: dict[str, Any], number: int) -> dict[str, Any]:
     """The same result under another label, as a run of its own."""
-    record = one["record"]
-    fingerprint = hashlib.sha256(f"{record['fingerprint']}/{number}".encode()).hexdigest()
-    knobs = {**record["knobs"], "copy": number}
-    return {
-        **one,
-        "record": {**record, "label": f"{record['label']}-{number}", "knobs": knobs, "fingerprint": fingerprint},
-    }
+    record = {**one["record"], "label": f"{one['record']['label']}-{number}"}
+    record["knobs"] = {**record["knobs"], "copy": number}
+    names = ("method", "method_version", "knobs", "budget", "budget_parameters", "seed")
+    decides = {"task": record["task_fingerprint"], **{name: record[name] for name in names}}
+    return {**one, "record": {**record, "fingerprint": fingerprint(decides)}}
 
 
 def render(results: Path, site: Path) -> float:

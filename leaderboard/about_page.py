@@ -20,7 +20,7 @@ class AboutPage:
     """Numbers and definitions of the text."""
 
     level: str
-    ranked_seeds: int
+    fewest_seeds: int
     telling_seeds: int
     telling_tasks: int
     exact_seeds: int

@@ -56,10 +56,13 @@ class Scope:
 def scopes(boards: Sequence[Board]) -> tuple[Scope, ...]:
     """All tasks together, and each kind of task where there are several.
 
-    Tasks without a ranking are not in them, and none that has results under two fingerprints: these are two questions, and
-    neither speaks for the task.
+    Tasks without a ranking are not in them, nor those where nobody has seeds enough, and none that has results under two
+    fingerprints: these are two questions, and neither speaks for the task.
     """
-    ranked = [board for board in boards if compared_budgets(board) and board.task not in ambiguous(boards)]
+    several = ambiguous(boards)
+    ranked = [
+        board for board in boards if compared_budgets(board) and not board.provisional and board.task not in several
+    ]
     by_kind = {kind: [board for board in ranked if kind_of(board) == kind] for kind in KINDS}
     kinds = [(kind, found) for kind, found in by_kind.items() if found]
     every = [("all tasks", ranked), *(kinds if len(kinds) > 1 else [])]

@@ -18,7 +18,11 @@ KEPT = "its accuracy as a share of that of the dense network at its own size on 
 DEFINITIONS = (
     ("Mean rank", f"{RANK}."),
     ("Area", f"{AREA}; 100 would be no error at any budget."),
-    ("Kept", f"{KEPT}. Area and kept are averaged over tasks seed by seed; their 95 % t intervals are over seeds."),
+    (
+        "Kept",
+        f"{KEPT}. Area and kept are averaged over tasks seed by seed; their 95 % t intervals are over the n seeds that all "
+        "of them have.",
+    ),
 )
 
 
@@ -86,7 +90,10 @@ def _share(interval: Interval | None) -> Item:
     if interval is None:
         return Item(words.MISSING)
     half = "" if math.isnan(interval.half) else f"± {words.percent(interval.half)}"
-    return Item(words.percent(interval.mean), order=interval.mean, spread=half, title=words.seeds(interval.n))
+    small = (Part(f"n {interval.n}", title=words.seeds(interval.n)),)
+    return Item(
+        words.percent(interval.mean), order=interval.mean, spread=half, small=small, title=words.seeds(interval.n)
+    )
 
 
 def _lacking(entries: list[Across], names: Names) -> Table:

@@ -10,17 +10,15 @@ from functools import cached_property
 from typing import Any, Literal
 
 from . import words
+from .cell import Cell as Cell
+from .cell import Kind as Kind
 from .comparing import Comparison, against
-from .statistics import RANKED_SEEDS, TELLING_SEEDS, Interval, mean_interval
+from .statistics import TELLING_SEEDS, Interval
 from .store import Identity, Run
 from .ties import Decided, Place, decide
 
 REFERENCE = "narrow"
 """The method that every sharing method must beat: the same architecture with fewer channels."""
-
-Kind = Literal[
-    "measured", "trial", "over-budget", "refused", "skipped", "failed", "corrupt", "running", "waiting", "missing"
-]
 
 
 @dataclass(frozen=True, order=True)
@@ -31,76 +29,25 @@ class Definition:
     version: int
     knobs: str
     """Canonical JSON."""
+    addons: str = "[]"
+    """The same, of what goes with the method."""
 
     @classmethod
     def of(cls, run: Run) -> Definition:
         """The definition that a run was made under."""
         identity = run.identity
-        return cls(identity.method, identity.method_version, json.dumps(identity.knobs, sort_keys=True))
+        addons = json.dumps([one.as_json() for one in identity.addons], sort_keys=True)
+        return cls(identity.method, identity.method_version, json.dumps(identity.knobs, sort_keys=True), addons)
 
+    @property
+    def plain(self) -> str:
+        """The method's name, if nothing goes with it."""
+        return self.method if self.addons == "[]" else ""
 
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """All seeds of one entry at one budget. Its numbers come from ``counted``, and from nothing else."""
-
-    budget: str
-    runs: tuple[Run, ...]
-
-    @cached_property
-    def kind(self) -> Kind:
-        """What the cell is, the most telling state of its runs first."""
-        states = {run.state for run in self.runs}
-        if "over-budget" in states:
-            return "over-budget"
-        if "done" in states:
-            return "measured" if any(run.state == "done" and not run.trial for run in self.runs) else "trial"
-        order: tuple[Kind, ...] = ("refused", "skipped", "failed", "corrupt", "running")
-        return next((kind for kind in order if kind in states), "waiting" if states else "missing")
-
-    @cached_property
-    def counted(self) -> tuple[Run, ...]:
-        """The runs that the numbers come from: clean ones; trial ones only where there is nothing else."""
-        finished = [run for run in self.runs if run.state in ("done", "over-budget") and run.accuracy is not None]
-        clean = [run for run in finished if not run.trial]
-        return tuple(clean if self.kind == "measured" else finished)
-
-    @cached_property
-    def scores(self) -> dict[int, float]:
-        """Accuracy by seed."""
-        return {run.identity.seed: run.accuracy for run in self.counted if run.accuracy is not None}
-
-    @cached_property
-    def accuracy(self) -> Interval | None:
-        """Mean accuracy with its interval."""
-        return mean_interval(list(self.scores.values()))
-
-    def metric(self, name: str) -> Interval | None:
-        """Mean of another metric with its interval."""
-        values = [run.record.metrics.get(name) for run in self.counted if run.record]
-        return mean_interval([value for value in values if value is not None])
-
-    @cached_property
-    def breaches(self) -> int:
-        """How many counted runs have a certificate that failed."""
-        return sum(
-            1 for run in self.counted if run.record and run.record.certificate and not run.record.certificate.passed
-        )
-
-    @cached_property
-    def rankable(self) -> bool:
-        """Measured on a clean tree within the budget, certified where certified at all, finite, with enough seeds."""
-        interval = self.accuracy
-        return (
-            self.kind == "measured"
-            and not self.breaches
-            and interval is not None
-            and interval.n >= RANKED_SEEDS
-            and math.isfinite(interval.mean)
-        )
-
-    def number_of(self, state: str) -> int:
-        """How many runs are in a state."""
-        return sum(1 for run in self.runs if run.state == state)
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Knobs by name, and each add-on's under ``with NAME``."""
+        return {**json.loads(self.knobs), **{f"with {one['name']}": one["knobs"] for one in json.loads(self.addons)}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +125,9 @@ class Board:
     budgets: tuple[str, ...]
     entries: tuple[Entry, ...]
     notices: tuple[str, ...]
+    provisional: bool = False
+    """Whether no entry has seeds enough to be ranked. Then those with the fewest that make an interval stand in a ranking
+    that tells nothing."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -208,7 +158,7 @@ class Board:
     @cached_property
     def reference(self) -> Entry | None:
         """The entry that differences refer to; None if there is none, or more definitions than one under its label."""
-        narrow = [entry for entry in self.entries if entry.definition.method == REFERENCE and not entry.variant]
+        narrow = [entry for entry in self.entries if entry.definition.plain == REFERENCE and not entry.variant]
         return min(narrow, key=lambda entry: (entry.label != REFERENCE, entry.label), default=None)
 
     @cached_property

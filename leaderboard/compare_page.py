@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from . import words
-from .board import Board, Cell, Entry
+from .board import Board, Cell, Entry, Ranking
 from .comparing import example_pairs
 from .details import difference_item
 from .figures import AXIS, colour
 from .measures import MEASURES
 from .names import Names
 from .standings import reason
-from .statistics import TELLING_SEEDS
+from .statistics import TELLING_SEEDS, Verdict
 from .store import Run
 from .tables import Column, Item, Link, Part, Plain, Row, Sheet, Table
 
 Shared = dict[tuple[Entry, str], dict[str, Any]]
 COSTS = ("parameters", "macs", "train_seconds")
+_OTHER_WAY: dict[Verdict, Verdict] = {"higher": "lower", "lower": "higher", "tie": "tie", "too few": "too few"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,12 @@ def _data(board: Board, names: Names) -> dict[str, Any]:
     costs = [measure for measure in MEASURES if measure.key in COSTS]
     return {
         "budgets": [
-            {"text": words.budget(budget), "fraction": board.fraction(budget), "parameters": board.parameters(budget)}
+            {
+                "text": words.budget(budget),
+                "fraction": board.fraction(budget),
+                "parameters": board.parameters(budget),
+                "decided": decisions(board, budget),
+            }
             for budget in board.budgets
         ],
         "costs": [
@@ -58,9 +65,48 @@ def _data(board: Board, names: Names) -> dict[str, Any]:
         "entries": [_entry(board, entry, names, shared) for entry in board.entries],
         "first": _first(board),
         "quantiles": _quantiles(most),
-        "telling": TELLING_SEEDS,
         "axis": AXIS,
     }  # fmt: skip
+
+
+def decisions(board: Board, budget: str) -> dict[str, Any]:
+    """What the task's page decides of each ``pair`` of entries, with the corrected p, and the ``families`` of tests.
+
+    Keys are the two entries' places on the board, the smaller first: ``"0 3": ["higher", "0.012", 0]`` says that entry 0 is
+    higher than entry 3, by a test that is corrected for family 0, all pairs. Family 1 are the comparisons with the control,
+    which decide of a pair that it is in. A pair of which one does not rank is not decided.
+    """
+    ranking = board.rankings.get(budget)
+    several = len(ranking.entries) if ranking else 0
+    against = [one for entry in board.entries if (one := board.comparison(entry, budget))]
+    control = board.reference.title if board.reference else ""
+    families = [
+        f"all {words.plural(several * (several - 1) // 2, 'pair')}",
+        f"{words.plural(max((one.family for one in against), default=0), 'comparison')} with {control}",
+    ]
+    pairs = dict(_ranked_pairs(board, ranking, budget)) if ranking else {}
+    return {"families": families, "pairs": pairs | dict(_control_pairs(board, budget))}
+
+
+def _ranked_pairs(board: Board, ranking: Ranking, budget: str) -> Iterator[tuple[str, list[Plain]]]:
+    ranked = [(place, entry) for place, entry in enumerate(board.entries) if entry in ranking.position]
+    above = ranking.decided.above
+    for (place, one), (later, other) in combinations(ranked, 2):
+        ours, theirs = ranking.position[one], ranking.position[other]
+        verdict: Verdict = "higher" if above[ours, theirs] else "lower" if above[theirs, ours] else "tie"
+        if len(one.cell(budget).scores.keys() & other.cell(budget).scores.keys()) < TELLING_SEEDS:
+            verdict = "too few"
+        yield f"{place} {later}", [verdict, words.p(ranking.p(one, other)), 0]
+
+
+def _control_pairs(board: Board, budget: str) -> Iterator[tuple[str, list[Plain]]]:
+    for place, entry in enumerate(board.entries):
+        compared = board.comparison(entry, budget)
+        if board.reference and compared:
+            control = board.entries.index(board.reference)
+            verdict = compared.verdict if place < control else _OTHER_WAY[compared.verdict]
+            p = "" if compared.corrected is None else words.p(compared.corrected)
+            yield f"{min(place, control)} {max(place, control)}", [verdict, p, 1]
 
 
 def _quantiles(most: int) -> list[float | None]:

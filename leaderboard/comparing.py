@@ -13,6 +13,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from npasbench.errors import RunError
+from npasbench.running.reading import read_bits
+
 from .statistics import TELLING_SEEDS, Interval, Verdict, paired_difference
 from .store import Run
 
@@ -141,36 +144,37 @@ def example_pairs(first: Run, second: Run) -> ExamplePairs | None:
     ours, theirs = first.identity, second.identity
     if (ours.task_fingerprint, ours.seed) != (theirs.task_fingerprint, theirs.seed):
         return None
+    examples = first.record.test_examples if first.record else None
     a, b = correct_bits(first), correct_bits(second)
-    if a is None or b is None or len(a) != len(b):
+    if a is None or b is None or not examples or not second.record or examples != second.record.test_examples:
         return None
-    one, other = int((a & ~b).sum()), int((b & ~a).sum())
-    return ExamplePairs(int((a & b).sum()), one, other, int((~a & ~b).sum()), _mcnemar(one, other))
+    both = (a & b).bit_count()
+    one, other = a.bit_count() - both, b.bit_count() - both
+    return ExamplePairs(both, one, other, examples - both - one - other, _mcnemar(one, other))
 
 
-def correct_bits(run: Run) -> NDArray[np.bool_] | None:
-    """For each test example whether it was predicted right; None if the run has no bits or not as many as examples."""
+def correct_bits(run: Run) -> int | None:
+    """A bit for each test example, set where it was predicted right; None if the run has none, or not as many as examples."""
     examples = run.record.test_examples if run.record else None
     if not examples or examples < 1:
         return None
     packed = _from_directory(run) if run.directory else _from_line(run)
-    if packed is None or packed.dtype != np.uint8 or packed.shape != ((examples + 7) // 8,):
+    if packed is None or len(packed) != (examples + 7) // 8:
         return None
-    return np.unpackbits(packed, count=examples).astype(bool)
+    return int.from_bytes(packed, "big") >> (-examples % 8)
 
 
-def _from_line(run: Run) -> NDArray[np.uint8] | None:
+def _from_line(run: Run) -> bytes | None:
     try:
-        return np.frombuffer(base64.b64decode(run.correct or "", validate=True), dtype=np.uint8)
+        return base64.b64decode(run.correct or "", validate=True)
     except (ValueError, binascii.Error):
         return None
 
 
-def _from_directory(run: Run) -> NDArray[np.uint8] | None:
-    """Mapped and not read: a head that claims more than the file holds is refused before memory is taken for it."""
+def _from_directory(run: Run) -> bytes | None:
     try:
-        return np.load(run.directory.correct_file, allow_pickle=False, mmap_mode="r") if run.directory else None
-    except (OSError, ValueError, EOFError):
+        return read_bits(run.directory.correct_file) if run.directory else None
+    except RunError:
         return None
 
 

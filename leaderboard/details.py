@@ -13,9 +13,11 @@ from .standings import cell_item, ranks, reason
 from .tables import Column, Item, Part, Plain, Row, Sheet, Table
 from .verification import MEANING, weakest
 
-_STATES = {"over-budget": "over budget", "corrupt": "unreadable"}
+_STATES = {"over-budget": "over budget", "corrupt": "unreadable", "contradictory": "contradicts itself"}
 SAID = {"higher": "higher", "lower": "lower", "tie": "cannot be told apart", "too few": "too few seeds to tell"}
-_TONES = {"measured": "good", "failed": "bad", "corrupt": "bad", "trial": "warn", "over-budget": "warn"}
+_TONES = {
+    "measured": "good", "failed": "bad", "corrupt": "bad", "contradictory": "bad", "trial": "warn", "over-budget": "warn",
+}  # fmt: skip
 
 
 def details(board: Board, names: Names, csv: str) -> Table:
@@ -46,7 +48,7 @@ def details(board: Board, names: Names, csv: str) -> Table:
 def devices(cell: Cell) -> str:
     """Where the counted runs ran; several are all named."""
     found = {str(run.record.provenance.get("device") or "unknown") for run in cell.counted if run.record}
-    return words.plain(", ".join(sorted(found)))
+    return words.brief(", ".join(sorted(found)), 200)
 
 
 def _ordered(board: Board, budget: str) -> list[Entry]:
@@ -118,6 +120,10 @@ def difference_item(board: Board, entry: Entry, budget: str) -> Item:
 def _state(cell: Cell, accuracy: Item) -> Item:
     """What the cell is, and why where it has no number that ranks."""
     text = _STATES.get(cell.kind, cell.kind)
+    if cell.counted and cell.lacks:
+        return Item(
+            text, order=text, tone="warn", title=reason(cell), small=(Part(f"not ranked: {cell.lacks}", "reason"),)
+        )
     if cell.counted and cell.kind in ("measured", "trial"):
         return Item(text, order=text, tone=_TONES.get(cell.kind, ""))
     why = accuracy.small if accuracy.text == cell.kind else (Part(reason(cell), "reason"),) if reason(cell) else ()

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from npasbench.running.verification import Key
 
 from .board import Cell, Definition
 from .grouping import boards
 from .published import Published
-from .statistics import Interval, paired_difference
+from .quantities import Shift, Verdict, judged, shifts
+from .statistics import Interval
 from .store import Run, Store
 
-Verdict = Literal["better", "worse", "undecided", "the same"]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-_ENDED = ("measured", "over-budget", "refused", "skipped", "failed", "corrupt")
+_ENDED = ("measured", "over-budget", "contradictory", "refused", "skipped", "failed", "corrupt")
 
 
 @dataclass(frozen=True, order=True)
@@ -39,6 +37,8 @@ class Change:
     difference: Interval | None
     """Of accuracy, the second folder's minus the first's, over the seeds that both have."""
     why: str = ""
+    shifts: tuple[Shift, ...] = ()
+    """What became of everything else that both tell."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,18 @@ class Differences:
     problems: tuple[str, ...]
 
     def number_of(self, verdict: Verdict) -> int:
-        """How many cells have a verdict."""
+        """How many cells have a verdict in their accuracy."""
         return sum(change.verdict == verdict for change in self.changes)
+
+    @property
+    def shifted(self) -> tuple[tuple[CellKey, Shift], ...]:
+        """Everything beside accuracy, cell by cell."""
+        return tuple((change.key, shift) for change in self.changes for shift in change.shifts)
+
+    @property
+    def worsened(self) -> bool:
+        """Whether anything became worse."""
+        return bool(self.number_of("worse")) or any(shift.verdict == "worse" for _, shift in self.shifted)
 
 
 def differences(a: Store, b: Store) -> Differences:
@@ -82,23 +92,13 @@ def _cells(store: Store) -> dict[CellKey, Cell]:
 def _change(key: CellKey, a: Cell, b: Cell) -> Change:
     if a.kind != b.kind:
         return _changed_kind(key, a, b)
-    interval = paired_difference(b.scores, a.scores)
-    if interval is None:
-        if a.scores or b.scores:
-            return Change(key, "undecided", None, "no seed in common")
+    if not a.scores and not b.scores:
         return Change(key, "the same" if a.kind in _ENDED else "undecided", None, a.kind)
-    if lost := len(a.scores.keys() - b.scores.keys()):
-        return Change(key, "worse", interval, f"{lost} of {len(a.scores)} seeds are gone")
-    if all(a.scores[seed] == b.scores[seed] for seed in a.scores.keys() & b.scores.keys()):
-        return Change(key, "the same", interval)
-    match interval.verdict:
-        case "higher":
-            return Change(key, "better", interval)
-        case "lower":
-            return Change(key, "worse", interval)
-        case "too few":
-            return Change(key, "undecided", interval, "too few common seeds to tell")
-    return Change(key, "undecided", interval, "the interval holds zero")
+    others = tuple(shifts(a, b))
+    verdict, interval, why = judged(a.scores, b.scores, more_is_better=True)
+    if interval and (lost := len(a.scores.keys() - b.scores.keys())):
+        return Change(key, "worse", interval, f"{lost} of {len(a.scores)} seeds are gone", others)
+    return Change(key, verdict, interval, why, others)
 
 
 def _changed_kind(key: CellKey, a: Cell, b: Cell) -> Change:

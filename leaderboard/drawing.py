@@ -134,7 +134,7 @@ def _axes(axes: Axes, layout: Figure) -> None:
         axes.set_ylim(*y["range"])
     if y.get("zeroline"):
         axes.axhline(0, color=LIGHT["--muted"], linewidth=0.6, zorder=1)
-    axes.set_xlabel(x["title"]["text"])
+    axes.set_xlabel(x["title"]["text"].replace("<br>", "\n"))
     axes.set_ylabel(y["title"]["text"])
     axes.grid(visible=True, zorder=0)
     axes.set_axisbelow(True)

@@ -51,21 +51,29 @@ def figure(
     """Draw results below RUNS as a figure for a paper, in the site's colours and order.
 
     A curve is accuracy against budget, a difference is paired with the control narrow, a pareto figure shows the front of
-    accuracy against a cost, and an anytime figure what an ensemble's members reach. The same results give the same bytes.
+    accuracy against a cost, and an anytime figure what an ensemble's members reach. Points far from all others are left out,
+    and their number is said. The same results give the same bytes.
 
     \b
     Example:
       npasbench figure results --task digits15-wrn-10-1 --kind difference --out difference.pdf
     """
+    from . import words
     from .drawing import draw
+    from .figures import out_of_view
     from .grouping import boards
     from .store import collect
 
     store = collect(runs)
     board = _board(boards(store.runs), task)
-    draw(_figure(board, kind, budgets, entries, against), out, *size)
+    made = _figure(board, kind, budgets, entries, against)
+    draw(made, out, *size)
     for problem in store.problems:
-        click.echo(f"! {problem}", err=True)
+        click.echo(f"! {words.brief(problem, 600)}", err=True)
+    for number, where in zip(out_of_view(made), ("below", "above"), strict=True):
+        if number:
+            said = words.plural(number, f"point {where} the axis is", f"points {where} the axis are")
+            click.echo(f"{said} not drawn; the axis's title says so too.")
     click.echo(out)
     if store.problems:
         click.get_current_context().exit(1)

@@ -83,7 +83,27 @@ def _figure(board: Board, chosen: Sequence[Entry], measure: Measure, title: str)
         return None
     layout = _layout(board, title)
     layout["yaxis"]["range"] = _in_view(board, entries, measure)
-    return {"data": bands + lines, "layout": layout}
+    return noted({"data": bands + lines, "layout": layout})
+
+
+def out_of_view(figure: Figure) -> tuple[int, int]:
+    """How many marks lie below and above the part of the axis that is shown."""
+    low, high = figure["layout"]["yaxis"].get("range", (-math.inf, math.inf))
+    marks = [y for trace in figure["data"] if trace["mode"].endswith("markers") for y in trace["y"]]
+    return sum(y < low for y in marks), sum(y > high for y in marks)
+
+
+def noted(figure: Figure) -> Figure:
+    """The figure, with a word at its axis for the marks that lie out of view."""
+    below, above = out_of_view(figure)
+    told = [
+        f"{words.plural(below, 'point lies', 'points lie')} below" if below else "",
+        f"{words.plural(above, 'point lies', 'points lie') if not below else above} above" if above else "",
+    ]
+    if below or above:
+        title = figure["layout"]["xaxis"]["title"]
+        title["text"] = f"{title['text']}<br>{', '.join(filter(None, told))}"
+    return figure
 
 
 def _in_view(board: Board, entries: Sequence[Entry], measure: Measure) -> list[float]:
@@ -172,7 +192,7 @@ def mark_of(entry: Entry, cell: Cell) -> str:
     """The entry's mark, hollow where it does not rank."""
     mark = (
         "circle"
-        if entry.definition.method == REFERENCE
+        if entry.definition.plain == REFERENCE
         else _MARKS[(entry.series + entry.series // SERIES) % len(_MARKS)]
     )
     return mark if cell.rankable and not entry.variant else f"{mark}-open"
@@ -186,6 +206,7 @@ def _hover(board: Board, entry: Entry, budget: str, interval: Interval) -> str:
         escaped(f"{words.budget(budget)}, {words.count(board.parameters(budget))} parameters"),
         f"{words.percent(interval.mean)}{half}, {words.seeds(interval.n)}",
         *([] if kind == "measured" else [f"{kind}, not ranked"]),
+        *([f"not ranked: {lacks}"] if (lacks := entry.cell(budget).lacks) else []),
     ]
     return "<br>".join(lines)
 

@@ -8,13 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from npasbench.card import Card
-from npasbench.errors import CardError
-from npasbench.registry import Registry
-
 from . import words
 from .board import Board, Cell, Definition, Entry
-from .store import Run, spec_of
+from .statistics import RANKED_SEEDS, TELLING_SEEDS
+from .store import Run
+
+_TOLD = 5
 
 
 def boards(runs: Iterable[Run]) -> tuple[Board, ...]:
@@ -29,26 +28,22 @@ def _board(task: str, fingerprint: str, runs: list[Run]) -> Board:
     sizes = {run.identity.budget: run.identity.budget_parameters for run in runs}
     budgets = tuple(sorted(sizes, key=lambda budget: (sizes[budget], budget)))
     notices: list[str] = []
-    entries = tuple(_entries(runs, notices))
-    card = next((card for run in runs if isinstance(card := spec_of(run).get("task"), dict)), None)
-    if card is None:
-        card = _installed_card(task, fingerprint)
-    return Board(task, fingerprint, card, budgets, entries, tuple(notices))
+    card = next((run.card for run in runs if run.card), None)
+    seeds = card.seeds if card else ()
+    needed = min(TELLING_SEEDS, len(seeds)) if card else TELLING_SEEDS
+    entries = tuple(_entries(runs, seeds, needed, notices))
+    provisional = not any(entry.ranked_at(budget) for entry in entries for budget in budgets)
+    if provisional:
+        entries = tuple(_needing(RANKED_SEEDS, entry) for entry in entries)
+    content: dict[str, Any] = card.model_dump(mode="json", by_alias=True) if card else {}
+    return Board(task, fingerprint, content, budgets, entries, tuple(notices), provisional)
 
 
-def _installed_card(task: str, fingerprint: str) -> dict[str, Any]:
-    """The card of published results, which bring none: the installed one if it is theirs, else nothing."""
-    registry = Registry()
-    if task not in registry.names(Card):
-        return {}
-    try:
-        card = registry.card(task)
-    except CardError:
-        return {}
-    return card.model_dump(mode="json", by_alias=True) if card.fingerprint == fingerprint else {}
+def _needing(seeds: int, entry: Entry) -> Entry:
+    return replace(entry, cells={budget: replace(cell, needed=seeds) for budget, cell in entry.cells.items()})
 
 
-def _entries(runs: list[Run], notices: list[str]) -> Iterator[Entry]:
+def _entries(runs: list[Run], seeds: tuple[int, ...], needed: int, notices: list[str]) -> Iterator[Entry]:
     grouped: dict[str, dict[Definition, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         grouped[run.identity.label][Definition.of(run)].append(run)
@@ -57,16 +52,16 @@ def _entries(runs: list[Run], notices: list[str]) -> Iterator[Entry]:
         if len(definitions) > 1:
             notices.append(_conflict(label, definitions))
         for variant, definition in enumerate(definitions, start=1):
-            cells = _cells(grouped[label][definition], notices)
+            cells = _cells(grouped[label][definition], seeds, needed, notices)
             yield Entry(label, definition, cells, variant if len(definitions) > 1 else 0, series)
 
 
-def _cells(runs: list[Run], notices: list[str]) -> dict[str, Cell]:
+def _cells(runs: list[Run], asked: tuple[int, ...], needed: int, notices: list[str]) -> dict[str, Cell]:
     grouped: dict[str, dict[int, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         grouped[run.identity.budget][run.identity.seed].append(run)
     return {
-        budget: Cell(budget, tuple(_only(seeds[seed], notices) for seed in sorted(seeds)))
+        budget: Cell(budget, tuple(_only(seeds[seed], notices) for seed in sorted(seeds)), asked, needed)
         for budget, seeds in grouped.items()
     }
 
@@ -77,16 +72,16 @@ def _only(runs: list[Run], notices: list[str]) -> Run:
         return runs[0]
     where = words.listed(words.plain(run.where) for run in runs[:5])
     notices.append(f"{where} are different runs of one seed; none of them is counted. Remove all but one.")
-    return replace(runs[0], state="corrupt", record=None, error=notices[-1])
+    return replace(runs[0], state="corrupt", record=None, error=notices[-1], fault="")
 
 
 def _conflict(label: str, definitions: list[Definition]) -> str:
-    told = "; ".join(
-        f"definition {number}: {_differing(one, definitions)}" for number, one in enumerate(definitions, 1)
-    )
+    shown = definitions[:_TOLD]
+    told = "; ".join(f"definition {number}: {_differing(one, shown)}" for number, one in enumerate(shown, 1))
+    more = f"; and {len(definitions) - _TOLD} more" if len(definitions) > _TOLD else ""
     return (
         f"The label {words.plain(label)} stands for {len(definitions)} definitions, which are shown apart and not ranked "
-        f"({words.plain(told)}). Keep the runs of one, or give the other a label of its own."
+        f"({told}{more}). Keep the runs of one, or give the other a label of its own."
     )
 
 
@@ -95,9 +90,20 @@ def _differing(one: Definition, definitions: list[Definition]) -> str:
     flat = [_flat(each) for each in definitions]
     keys = sorted({key for each in flat for key in each})
     mine = _flat(one)
-    return ", ".join(f"{key} {mine.get(key, 'unset')}" for key in keys if len({each.get(key) for each in flat}) > 1)
+    told = [
+        f"{words.brief(key, 40)} {words.brief(mine.get(key, 'unset'), 40)}"
+        for key in keys
+        if len({each.get(key) for each in flat}) > 1
+    ]
+    return ", ".join([*told[:_TOLD], *([f"and {len(told) - _TOLD} more"] if len(told) > _TOLD else [])])
 
 
 def _flat(one: Definition) -> dict[str, str]:
-    knobs = {key: json.dumps(value, sort_keys=True) for key, value in json.loads(one.knobs).items()}
-    return {**knobs, "method": one.method, "version": str(one.version)}
+    knobs = {key: json.dumps(value, sort_keys=True) for key, value in one.settings.items()}
+    return {**knobs, "method": one.method, "version": str(one.version), **_versions(one)}
+
+
+def _versions(one: Definition) -> dict[str, str]:
+    return {
+        f"version of {added['name']}": f"{added['version']} {added.get('uses', '')}" for added in json.loads(one.addons)
+    }

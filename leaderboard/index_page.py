@@ -62,13 +62,17 @@ class IndexPage:
 def index_page(boards: Sequence[Board], methods: Table, problems: tuple[str, ...], names: Names) -> IndexPage:
     """The index."""
     entries = [entry for board in boards for entry in board.entries]
-    states = [run.state for board in boards for run in board.runs]
+    states = [run.outcome for board in boards for run in board.runs]
     measured = states.count("done")
     tiles = [
         _tile("task", len(boards)),
         _tile("method", len({entry.definition.method for entry in entries})),
         _tile("trained network", measured + states.count("over-budget")),
-        *(_tile(f"{state} run", states.count(state)) for state in ("failed", "corrupt") if states.count(state)),
+        *(
+            _tile(f"{state} run", states.count(state))
+            for state in ("failed", "corrupt", "contradictory")
+            if states.count(state)
+        ),
         *((Fact("still to run", words.count(open_), tone="few"),) if (open_ := _open(states)) else ()),
     ]
     views = tuple(scope_view(scope, names) for scope in scopes(boards)) if len(boards) > 1 else ()
@@ -201,7 +205,7 @@ def _leader_row(board: Board, budget: str, names: Names) -> Row:
     head = Item(words.budget(budget), order=board.parameters(budget))
     leader = board.leaders.get(budget)
     if leader is None:
-        return Row((head, Item("no ranking", tone="empty", title="fewer than two entries with 3 seeds"), Item("")))
+        return Row((head, Item("no ranking", tone="empty", title="fewer than two entries are ranked"), Item("")))
     cell = leader.entry.cell(budget)
     mean = cell.accuracy
     href = names.cell(board, leader.entry, cell)
@@ -241,7 +245,9 @@ def _leader_line(board: Board, budget: str) -> tuple[Plain, ...]:
 
 def _tile(noun: str, n: int) -> Fact:
     return Fact(
-        noun if n == 1 else f"{noun}s", words.count(n), tone="bad" if noun.startswith(("failed", "corrupt")) else ""
+        noun if n == 1 else f"{noun}s",
+        words.count(n),
+        tone="bad" if noun.startswith(("failed", "corrupt", "contradictory")) else "",
     )
 
 

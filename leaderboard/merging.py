@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from npasbench.running.verification import Key
 
-from .published import Published, contradictory
+from . import words
+from .published import Published, differing
 
 if TYPE_CHECKING:
     from .store import Run
@@ -28,8 +29,8 @@ def once(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
     contradictions: list[str] = []
     for several in grouped.values():
         first, *others = sorted(several, key=_preference)
-        if others and contradictory(Published(run.record, run.bits, "") for run in several if run.record):
-            contradictions.append(_contradiction([run for run in several if run.record]))
+        if others and (names := differing(Published(run.record, run.bits, "") for run in several if run.record)):
+            contradictions.append(_contradiction([run for run in several if run.record], names))
             first = replace(first, state="corrupt", record=None, error=contradictions[-1])
         else:
             for run in others:
@@ -44,11 +45,24 @@ def _twice(pairs: list[tuple[Run, Run]]) -> list[str]:
     run, first = pairs[0]
     if len(pairs) > _NAMED:
         example = f"such as {run.where} and {first.where}"
-        return [f"{len(pairs):,} runs are there twice with the same results, {example}. Each is counted once."]
+        slower = sum(bool(_measured_otherwise(*pair)) for pair in pairs)
+        times = f" What was measured in passing, such as times, differs in {slower:,} of them." if slower else ""
+        return [f"{len(pairs):,} runs are there twice with the same results, {example}. Each is counted once.{times}"]
     return [
-        f"{run.where} is the same run as {first.where}, which is counted. Remove one of the two."
+        f"{run.where} is the same run as {first.where}, which is counted{_otherwise(run, first)}. Remove one of the two."
         for run, first in pairs
     ]
+
+
+def _otherwise(run: Run, first: Run) -> str:
+    names = _measured_otherwise(run, first)
+    return f"; {words.listed(words.brief(name) for name in names[:_NAMED])} differ" if names else ""
+
+
+def _measured_otherwise(run: Run, first: Run) -> list[str]:
+    """The costs that two copies of one result tell differently."""
+    ours, theirs = (one.record.costs if one.record else {} for one in (run, first))
+    return sorted(name for name in ours.keys() & theirs.keys() if repr(ours[name]) != repr(theirs[name]))
 
 
 def _first_of(sentences: list[str]) -> list[str]:
@@ -68,15 +82,17 @@ def _preference(run: Run) -> tuple[bool, bool, bool, str]:
     return run.record is None, run.trial, run.directory is None, run.where
 
 
-def _contradiction(runs: list[Run]) -> str:
+def _contradiction(runs: list[Run], differing: list[str]) -> str:
     places = sorted(run.where for run in runs)
     one = runs[0].identity
     return (
         f"{', '.join(places[:5])}{', ...' if len(places) > 5 else ''} hold different results of one run ({one.label}, "
-        f"fingerprint {one.fingerprint[:12]}). None of them is counted. Find out why they differ, and remove the wrong one."
+        f"fingerprint {one.fingerprint[:12]}): {words.listed(differing[:_NAMED])} differ. None of them is counted. Find out why, "
+        "and remove the wrong one."
     )
 
 
 def _copy(run: Run, known: Run) -> bool:
     """Whether a published line says what the run directory says: it is expected to be there twice."""
-    return not run.directory and bool(known.directory and run.record and known.record)
+    expected = not run.directory and bool(known.directory and run.record and known.record)
+    return expected and not _measured_otherwise(run, known)

@@ -19,6 +19,9 @@ from .store import Run
 from .tables import Column, Fact, Item, Link, Part, Row, Sheet, Table
 from .task_pages import run_sheet
 
+_LONGEST = 5_000
+"""Characters of what a method says of itself."""
+
 
 @dataclass(frozen=True)
 class EntryView:
@@ -58,7 +61,7 @@ def method_page(method: str, boards: Sequence[Board], names: Names) -> MethodPag
     mine = [(board, entries) for board, entries in mine if entries]
     runs = [run for _, entries in mine for entry in entries for cell in entry.cells.values() for run in cell.runs]
     told = _latest(runs)
-    cite = str(told.get("method_cite") or "").strip()
+    cite = str(told.get("method_cite") or "").strip()[:_LONGEST]
     sections = tuple(
         (
             Link(board.title, f"../{names.task(board)}", title=board.fingerprint[:12]),
@@ -66,7 +69,7 @@ def method_page(method: str, boards: Sequence[Board], names: Names) -> MethodPag
         )
         for board, entries in mine
     )
-    summary = str(told.get("method_summary") or "").strip()
+    summary = words.brief(" ".join(str(told.get("method_summary") or "").split()), _LONGEST)
     csv = f"{names.methods[method]}.runs.csv"
     return MethodPage(
         words.plain(method), summary, tuple(_facts(runs, told, cite)), cite, f"{names.methods[method]}.bib",
@@ -105,7 +108,7 @@ def methods_table(boards: Sequence[Board], names: Names) -> Table:
 
 def first_sentence(text: str) -> str:
     """The first sentence of a paragraph, on one line."""
-    line = words.plain(" ".join(text.split()))
+    line = words.brief(" ".join(text.split()), 400)
     return re.split(r"(?<=[.!?])\s+(?=[A-Z(])", line, maxsplit=1)[0]
 
 
@@ -122,7 +125,7 @@ def _facts(runs: Sequence[Run], told: dict[str, Any], cite: str) -> Iterator[Fac
     versions = sorted({run.identity.method_version for run in runs})
     yield Fact("Version" if len(versions) == 1 else "Versions", ", ".join(map(str, versions)))
     if told.get("method_origin"):
-        yield Fact("Comes from", words.plain(told["method_origin"]))
+        yield Fact("Comes from", words.brief(told["method_origin"], 300))
     sources = sorted({str(run.record.provenance.get("method_source")) for run in runs if run.record} - {"None"})
     if sources:
         name = "Source, SHA-256" if len(sources) == 1 else f"Sources, SHA-256 ({len(sources)} differ)"
@@ -150,8 +153,8 @@ def _entry(board: Board, entry: Entry, names: Names) -> EntryView:
     )
     rows = tuple(_row(board, entry, cell, names, costs) for cell in cells)
     knobs = tuple(
-        Fact(words.plain(key), words.plain(json.dumps(value)), code=True)
-        for key, value in json.loads(entry.definition.knobs).items()
+        Fact(words.brief(key), words.brief(json.dumps(value), 300), code=True)
+        for key, value in entry.definition.settings.items()
     )
     notice = "This label stands for more than one definition; its rows are not ranked." if entry.variant else ""
     table = Table("", "", columns, rows, Sheet((), ()))
@@ -187,8 +190,10 @@ def _row(board: Board, entry: Entry, cell: Cell, names: Names, costs: Sequence[M
 
 
 def _chip(run: Run, names: Names) -> Link:
-    if run.state == "done":
+    if run.outcome == "done":
         text, tone = words.percent(run.accuracy), "trial" if run.trial else ""
     else:
-        text, tone = run.state, "bad" if run.state in ("failed", "corrupt") else "few"
-    return Link(f"{run.identity.seed}: {text}", f"../{names.run(run)}", tone, f"seed {run.identity.seed}, {run.state}")
+        text, tone = run.outcome, "bad" if run.outcome in ("failed", "corrupt", "contradictory") else "few"
+    return Link(
+        f"{run.identity.seed}: {text}", f"../{names.run(run)}", tone, f"seed {run.identity.seed}, {run.outcome}"
+    )

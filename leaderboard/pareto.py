@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from . import words
 from .board import Board, Cell, Entry
-from .figures import AXIS, Figure, colour, escaped, mark_of, room
+from .figures import AXIS, Figure, colour, escaped, mark_of, noted, room
 from .measures import MEASURES, Measure, mean_item
 from .names import Names
 from .statistics import Interval
@@ -97,7 +97,7 @@ def pareto_figure(board: Board, key: str, entries: Sequence[Entry] = ()) -> Figu
         "yaxis": {**AXIS, "title": {"text": "test accuracy (%)"}, **_in_view(best)},
         **room(len(entries or board.entries)),
     }
-    return {"data": traces, "layout": layout}
+    return noted({"data": traces, "layout": layout})
 
 
 def _ticks(costs: Sequence[float]) -> tuple[list[float], list[str]]:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 def publish(runs: Path, out: Path, trial: bool) -> None:
     """Write every finished run below RUNS (by default: runs) into one file for each task.
 
-    What the files hold already is kept. A run that is published with another result is refused, and nothing is written.
-    Ends with 1 if there was nothing to publish or a result could not be read.
+    What the files hold already is kept. A run that is published with another result is refused, and nothing is written. A
+    record that contradicts itself is named and left out. Ends with 1 if there was nothing to publish, or a result was left
+    out because it could not be read or contradicts itself.
 
     \b
     Example:
@@ -34,6 +35,8 @@ def publish(runs: Path, out: Path, trial: bool) -> None:
         click.echo(f"{path}: {words.plural(held, 'run')}, {new:,} of them new")
     if done.trials:
         click.echo(_trials(done), err=True)
+    if done.contradictory:
+        click.echo(f"{words.plural(done.contradictory, 'result')} left out: what it says contradicts itself.", err=True)
     for problem in done.problems:
         click.echo(f"! {words.plain(problem)}", err=True)
     if done.problems or not done.files:

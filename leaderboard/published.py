@@ -48,7 +48,7 @@ class Published:
 
     def differs(self, other: Published) -> bool:
         """Whether it is another result of the same run. Where and how fast it ran may differ."""
-        return contradictory([self, other])
+        return bool(differing([self, other]))
 
     @property
     def text(self) -> str:
@@ -57,15 +57,52 @@ class Published:
         return f'{{"record": {record}, "correct": {json.dumps(self.correct)}}}\n'
 
 
-def contradictory(lines: Iterable[Published]) -> bool:
-    """Whether lines of one run hold different results of it; what some of them do not tell contradicts nothing."""
-    told: tuple[set[str | None], ...] = (set(), set(), set())
+_COUNTED = ("macs", "generation_macs", "exchanged_bytes", "search_epochs", "search_flops")
+"""Costs that are counted and not measured."""
+
+
+def differing(lines: Iterable[Published]) -> list[str]:
+    """In what lines of one run are different results of it; what some of them do not tell contradicts nothing.
+
+    Where and how fast it ran may differ, and what machines measure.
+    """
+    told: dict[str, set[str]] = {}
     for line in lines:
-        one = line.record
-        result = json.dumps([one.state, one.metrics, one.parameters], sort_keys=True)
-        for known, what in zip(told, (result, line.correct, _of_members(one)), strict=True):
-            known.add(what)
-    return any(len(known - {None}) > 1 for known in told)
+        for name, value in _of_result(line):
+            if value not in (None, "null"):
+                told.setdefault(name, set()).add(value)
+    return [name for name, values in told.items() if len(values) > 1]
+
+
+def _of_result(line: Published) -> Iterator[tuple[str, str | None]]:
+    """Everything that a run gives anew when it is repeated, by name."""
+    one = line.record
+    for name in ("state", "metrics", "parameters"):
+        yield name, json.dumps(getattr(one, name), sort_keys=True)
+    yield "correctness bits", line.correct
+    yield "members", _of_members(one)
+    yield "held_out", one.held_out.model_dump_json() if one.held_out else None
+    yield "corrupted", one.corrupted.model_dump_json() if one.corrupted and not one.corrupted.absent else None
+    yield "held_out", one.held_out.model_dump_json() if one.held_out else None
+    yield (
+        "corrupted",
+        json.dumps(one.corrupted.corruptions, sort_keys=True) if one.corrupted and one.corrupted.metrics else None,
+    )
+    counts = (
+        "bank_params",
+        "effective_parameters",
+        "side_information_bits",
+        "running_statistics",
+        "test_examples",
+        "smallest",
+    )
+    for name in (*counts, "dense_parameters", "task_version", "accounting"):
+        yield name, json.dumps(getattr(one, name))
+    for name in _COUNTED:
+        yield name, json.dumps(one.costs.get(name))
+    yield "allocation", json.dumps(one.allocation, sort_keys=True) if one.allocation else None
+    if one.certificate:
+        yield "certificate", json.dumps([one.certificate.passed, one.certificate.floats])
 
 
 def bits_of(directory: RunDirectory) -> str | None:
@@ -77,9 +114,9 @@ def bits_of(directory: RunDirectory) -> str | None:
 
 
 def _of_members(record: Record) -> str | None:
-    """What members and subsets predict, without what that costs; None where it is not told."""
-    subsets = [(one.members, one.metrics) for one in record.subsets]
-    told = [[(one.name, one.metrics) for one in record.members], subsets]
+    """What members and subsets predict, without the time it takes; None where it is not told."""
+    subsets = [(one.members, one.metrics, one.macs) for one in record.subsets]
+    told = [[(one.name, one.metrics, one.macs) for one in record.members], subsets]
     return json.dumps(told, sort_keys=True) if record.members else None
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from npasbench.errors import RunError
 from npasbench.running.files import atomic, writing
+from npasbench.running.reading import short
 
-from .published import LINE_LIMIT, Published, read_published
+from . import words
+from .published import LINE_LIMIT, Published, differing, read_published
 from .store import Run, collect
 
 
@@ -23,11 +25,15 @@ class Publication:
     files: tuple[tuple[Path, int, int], ...]
     trials: int
     """Trial results that were left out."""
+    contradictory: int
+    """Results that were left out because their records contradict themselves; the problems name them."""
     problems: tuple[str, ...]
 
 
 def publish(runs: Path, out: Path, *, trial: bool = False) -> Publication:
     """Write every finished run below ``runs`` into ``out/<task>.jsonl``; trial results only if ``trial``.
+
+    A record that contradicts itself is named and left out.
 
     Raises:
         UsageError: if there are no runs.
@@ -35,13 +41,14 @@ def publish(runs: Path, out: Path, *, trial: bool = False) -> Publication:
             the first file cannot be written, nothing is.
     """
     store = collect(runs)
-    finished = [run for run in store.runs if run.record]
+    finished = [run for run in store.runs if run.record and not run.fault]
     chosen = [run for run in finished if trial or not run.trial]
+    contradictory = sum(bool(run.fault) for run in store.runs)
     texts = [_merged(out / f"{_file(task)}.jsonl", lines) for task, lines in _by_task(chosen, runs)]
     for path, lines, _ in texts:
         _write(path, lines)
     files = tuple((path, len(lines), new) for path, lines, new in texts)
-    return Publication(files, len(finished) - len(chosen), store.problems)
+    return Publication(files, len(finished) - len(chosen), contradictory, store.problems)
 
 
 def _by_task(runs: Iterable[Run], root: Path) -> list[tuple[str, list[Published]]]:
@@ -86,7 +93,8 @@ def _conflict(known: Published, line: Published) -> str:
     told = " and ".join(json.dumps(one.record.metrics, sort_keys=True) for one in (line, known))
     return (
         f"{line.where} and {known.where} are the same run ({line.record.label}, fingerprint {line.record.fingerprint[:12]}) "
-        f"with different results: {told}. Nothing was written. Find out why they differ, and remove the wrong one."
+        f"with different results: {words.listed(differing([line, known]))} differ, metrics {short(told, 400)}. Nothing was "
+        "written. Find out why they differ, and remove the wrong one."
     )
 
 

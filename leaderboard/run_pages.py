@@ -14,6 +14,7 @@ from .board import Board, Cell, Entry
 from .figures import Figure, training_figure
 from .member_table import member_table
 from .names import Names, safe_link
+from .other_images import corrupted, held_out
 from .sharing_map import SharingMap, sharing_map
 from .store import Run, spec_of
 from .tables import Fact, Link, Table
@@ -22,7 +23,7 @@ _TEXT_LIMIT = 20_000
 _KINDS = {
     "done": "measured", "over-budget": "over budget, not ranked", "refused": "refused: the budget is too small for the method",
     "skipped": "skipped", "failed": "failed", "corrupt": "result cannot be read", "running": "running when this page was made",
-    "waiting": "not started", "interrupted": "interrupted",
+    "waiting": "not started", "interrupted": "interrupted", "contradictory": "contradicts itself, not counted",
 }  # fmt: skip
 _COSTS = {
     "macs": "MACs of one example", "generation macs": "generation MACs", "search flops": "search FLOPs",
@@ -67,20 +68,22 @@ def run_page(board: Board, entry: Entry, cell: Cell, run: Run, names: Names) -> 
     record, spec = run.record, spec_of(run)
     where = f"{entry.title} · {words.budget(cell.budget)} · seed {run.identity.seed}"
     trial = ", trial: uncommitted changes, not ranked" if run.trial else ""
-    reason = (record.reason if record else "") or run.error
+    reason = run.fault or (record.reason if record else "") or run.error
     groups = (
         ("Certificate", tuple(_certificate(record.certificate)) if record and record.certificate else ()),
+        ("Held-out images", tuple(held_out(record)) if record else ()),
+        ("Corrupted test images", tuple(corrupted(record)) if record else ()),
         ("Costs", tuple(_costs(record)) if record else ()),
         ("Spec", tuple(_spec(run))),
         ("Provenance", tuple(_provenance(record)) if record else ()),
     )
     return RunPage(
-        where, _KINDS.get(run.state, run.state) + trial, _tone(run), words.plain(reason), _trail(board, entry, cell, names),
+        where, _KINDS.get(run.outcome, run.outcome) + trial, _tone(run), words.plain(reason), _trail(board, entry, cell, names),
         tuple(_sibling(other, run, names) for other in cell.runs), tuple(_tiles(run)), tuple(_shares(record)) if record else (),
         tuple((title, facts) for title, facts in groups if facts),
         member_table(record) if record else None, _training(run),
         sharing_map(record.allocation) if record else None, _note(run),
-        str(record.provenance.get("command") or "") if record else "", _traceback(run), _pretty(spec), _raw(record),
+        words.brief(record.provenance.get("command") or "", 5_000) if record else "", _traceback(run), _pretty(spec), _raw(record),
     )  # fmt: skip
 
 
@@ -104,7 +107,7 @@ def _place(run: Run) -> Fact:
 
 
 def _tone(run: Run) -> str:
-    if run.state in ("failed", "corrupt"):
+    if run.outcome in ("failed", "corrupt", "contradictory"):
         return "bad"
     return "good" if run.state == "done" and not run.trial else "few"
 
@@ -137,6 +140,8 @@ def _tiles(run: Run) -> Iterator[Fact]:
         return
     metrics = record.metrics
     yield Fact("accuracy", f"{words.percent(metrics.get('accuracy'))} %")
+    if "top5" in metrics:
+        yield Fact("top-5 accuracy", f"{words.percent(metrics['top5'])} %")
     if "nll" in metrics:
         yield Fact("NLL, nats", words.number(metrics["nll"], 3))
     if "ece" in metrics:
@@ -204,8 +209,15 @@ def _spec(run: Run) -> Iterator[Fact]:
     yield Fact("Task fingerprint", words.plain(one.task_fingerprint), code=True)
     yield _place(run)
     yield from (
-        Fact(words.plain(key), words.plain(json.dumps(value)), code=True) for key, value in sorted(one.knobs.items())
+        Fact(words.brief(key), words.brief(json.dumps(value), 300), code=True)
+        for key, value in sorted(one.knobs.items())
     )
+    for added in one.addons:
+        yield Fact(words.brief(f"With {added.name}"), f"version {added.version}")
+        yield from (
+            Fact(words.brief(f"{added.name}: {key}"), words.brief(json.dumps(value), 300), code=True)
+            for key, value in sorted(added.knobs.items())
+        )
 
 
 def _provenance(record: Record) -> Iterator[Fact]:
@@ -213,10 +225,12 @@ def _provenance(record: Record) -> Iterator[Fact]:
     for key, value in sorted(record.provenance.items()):
         if key not in hidden:
             text = (
-                words.MISSING if value is None else words.plain(value if isinstance(value, str) else json.dumps(value))
+                words.MISSING
+                if value is None
+                else words.brief(value if isinstance(value, str) else json.dumps(value), 300)
             )
             yield Fact(
-                words.plain(key).replace("_", " "),
+                words.brief(key).replace("_", " "),
                 text,
                 href=safe_link(value) if isinstance(value, str) else "",
                 code=key in ("commit", "method_source"),

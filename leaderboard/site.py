@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -25,7 +27,7 @@ from .reported_page import reported_page
 from .run_pages import run_page
 from .store import collect
 from .task_pages import task_page
-from .unchanged import made_of
+from .unchanged import around, made_of
 
 Page = tuple[str, str]
 """A file's name below the site's root, and its content."""
@@ -48,6 +50,23 @@ def build_site(runs: Path | Sequence[Path], out: Path) -> SiteSummary:
         UsageError: if there is nothing to show, or ``out`` holds something else than a site.
         RunError: if the site cannot be written.
     """
+    with _without_collector():
+        return _build(runs, out)
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """A site is much data and hardly a cycle: looking for cycles would take a third of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _build(runs: Path | Sequence[Path], out: Path) -> SiteSummary:
     store = collect(*([runs] if isinstance(runs, Path) else runs))
     boards = group(store.runs)
     names = Names.of(boards)
@@ -67,13 +86,15 @@ def build_site(runs: Path | Sequence[Path], out: Path) -> SiteSummary:
 def _write_runs(environment: Environment, boards: tuple[Board, ...], names: Names, folder: SiteFolder) -> int:
     """The pages of all runs, those anew that have changed; how many there are."""
     template = environment.get_template("run.html.j2")
-    every = [(b, e, c, run) for b in boards for e in b.entries for c in e.cells.values() for run in c.runs]
-    for board, entry, cell, run in every:
-        name, digest = names.run(run), made_of(board, entry, cell, run, names)
-        if not folder.keep(name, digest):
-            page = run_page(board, entry, cell, run, names)
-            folder.write(name, template.render(page=page, root="../../"), digest)
-    return len(every)
+    every = [(board, entry, cell) for board in boards for entry in board.entries for cell in entry.cells.values()]
+    for board, entry, cell in every:
+        cells = around(board, entry, cell, names)
+        for run in cell.runs:
+            name, digest = names.run(run), made_of(cells, run, names)
+            if not folder.keep(name, digest):
+                page = run_page(board, entry, cell, run, names)
+                folder.write(name, template.render(page=page, root="../../"), digest)
+    return sum(len(cell.runs) for _, _, cell in every)
 
 
 def _pages(
@@ -119,7 +140,10 @@ def _environment() -> Environment:
 
 def script_data(value: Any) -> Markup:
     """JSON for a ``<script type="application/json">``: nothing in it can end the element, and NaN is null."""
-    text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
+    try:
+        text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 

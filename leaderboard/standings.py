@@ -19,6 +19,7 @@ _SHEET = (
     "letters", "rank_first", "rank_last", "difference_to_narrow", "difference_low", "difference_high", "common_seeds", "p",
     "p_corrected", "family", "reason",
 )  # fmt: skip
+_LONGEST = 300
 _SHARED = "entries share a letter exactly if they cannot be told apart"
 _MARKS = {"higher": "▲", "lower": "▼", "tie": "=", "too few": "?"}
 _MEANING = {
@@ -79,8 +80,18 @@ def spread(interval: Interval) -> str:
 
 def reason(cell: Cell) -> str:
     """Why a cell has no number, or none that ranks, in the words of its runs."""
-    told = [run.record.reason if run.record else run.error for run in cell.runs if run.state == cell.kind]
-    return words.plain(next((text for text in told if text), ""))
+    if not cell.lacks:
+        return _told(cell, (cell.kind,))
+    why = _told(cell, tuple(cell.lost))
+    return f"{cell.lacks}: {why}" if why else cell.lacks
+
+
+def _told(cell: Cell, outcomes: tuple[str, ...]) -> str:
+    """What the first run says of which such was the end."""
+    told = (
+        run.fault or (run.record.reason if run.record else run.error) for run in cell.runs if run.outcome in outcomes
+    )
+    return words.brief(next((text for text in told if text), ""), _LONGEST)
 
 
 def smallest(cell: Cell) -> int | None:
@@ -121,25 +132,39 @@ def _href(board: Board, entry: Entry, budget: str, names: Names) -> str:
 
 
 def few(board: Board) -> tuple[str, ...]:
-    """A sentence for each budget at which there are too few seeds to tell anybody from anybody, or from the control."""
-    return tuple(sentence for budget in board.budgets for sentence in _few(board, budget))
+    """Sentences about the budgets at which there are too few seeds to tell anybody from anybody, or from the control."""
+    return (*_untold_leaders(board), *_untold_control(board))
 
 
-def _few(board: Board, budget: str) -> Iterable[str]:
-    leader, where = board.leaders.get(budget), words.budget(budget)
-    if leader and not leader.told:
-        n = len(leader.entry.cell(budget).scores)
+def _untold_leaders(board: Board) -> Iterable[str]:
+    at: dict[int, list[str]] = {}
+    for budget, leader in board.leaders.items():
+        if not leader.told:
+            at.setdefault(len(leader.entry.cell(budget).scores), []).append(words.budget(budget))
+    for n, where in at.items():
         yield (
-            f"At {where} the leader has {words.seeds(n)}: the smallest p that a sign-flip test of so few can reach is "
-            f"{words.p(least_p(n))}, so nobody can be told from it."
+            f"At {words.listed(where)} the leader has {words.seeds(n)}: the smallest p that a sign-flip test of so few can reach "
+            f"is {words.p(least_p(n))}, so nobody can be told from it."
         )
-    compared = [one for entry in board.entries if (one := board.comparison(entry, budget))]
-    if compared and board.reference and all(one.verdict == "too few" for one in compared):
-        n, family = max(one.difference.n for one in compared), max(1, compared[0].family)
-        product = f" times {family} comparisons is {words.p(family * least_p(n))}, which" if family > 1 else ""
+    if board.provisional and at:
+        of = f" of the task’s {board.seeds}" if board.seeds else ""
+        yield f"To be ranked takes {min(TELLING_SEEDS, board.seeds or TELLING_SEEDS)}{of} seeds."
+
+
+def _untold_control(board: Board) -> Iterable[str]:
+    at: dict[tuple[int, int], list[str]] = {}
+    for budget in board.budgets:
+        compared = [one for entry in board.entries if (one := board.comparison(entry, budget))]
+        if compared and all(one.verdict == "too few" for one in compared):
+            key = max(one.difference.n for one in compared), max(1, compared[0].family)
+            at.setdefault(key, []).append(words.budget(budget))
+    for (n, family), where in at.items():
+        product = (
+            f", and times {family} comparisons is {words.p(family * least_p(n))}, which" if family > 1 else ", which"
+        )
         yield (
-            f"At {where} nothing can be told from {board.reference.title}: with {words.seeds(n)} in common the smallest p is "
-            f"2/2^{n} = {words.p(least_p(n))};{product} never reaches {LEVEL}."
+            f"At {words.listed(where)} nothing can be told from {board.reference.title if board.reference else REFERENCE}: with "
+            f"{words.seeds(n)} in common the smallest p is 2/2^{n} = {words.p(least_p(n))}{product} never reaches {LEVEL}."
         )
 
 
@@ -185,16 +210,24 @@ def _badges(board: Board, entry: Entry, cell: Cell) -> Iterable[Part]:
         yield Part("over budget", "bad", title)
     if cell.breaches:
         yield Part("certificate failed", "bad", f"{words.plural(cell.breaches, 'run')}; not ranked")
-    dirty = sum(1 for run in cell.runs if run.state == "done" and run.trial)
+    if cell.lacks:
+        yield Part(cell.lacks, "warn", f"not ranked: {reason(cell).rstrip('.')}. {_rule(cell)}")
+    dirty = sum(1 for run in cell.runs if run.outcome == "done" and run.trial)
     if cell.kind == "measured" and dirty:
         yield Part(f"{dirty} trial", "warn", "trial runs beside clean ones are not counted")
-    for state in ("failed", "corrupt", "running", "waiting", "interrupted", "refused", "skipped"):
-        if found := cell.number_of(state):
-            yield Part(
-                f"{found} {state}",
-                "bad" if state in ("failed", "corrupt") else "warn",
-                f"of {words.plural(len(cell.runs), 'run')}",
-            )
+    if cell.unasked:
+        title = "runs of seeds that the task does not name are not counted"
+        yield Part(f"{words.plural(cell.unasked, 'other seed')}", "warn", title)
+    for outcome in ("failed", "corrupt", "contradictory", "running", "waiting", "interrupted", "refused", "skipped"):
+        if (found := cell.number_of(outcome)) and (outcome not in cell.lost or not cell.lacks):
+            tone = "bad" if outcome in ("failed", "corrupt", "contradictory") else "warn"
+            yield Part(f"{found} {outcome}", tone, f"of {words.plural(len(cell.runs), 'run')}")
+
+
+def _rule(cell: Cell) -> str:
+    if cell.lost:
+        return "An entry is ranked only where none of the task's seeds was lost."
+    return f"An entry is ranked with {cell.needed} of the task's seeds or more."
 
 
 def _rank(board: Board, entry: Entry, budget: str) -> Iterable[Part]:
@@ -233,7 +266,9 @@ def ranks(place: Place) -> str:
 def _without_number(cell: Cell, href: str, badges: tuple[Part, ...]) -> Item:
     if cell.kind == "missing":
         return Item(words.MISSING, tone="empty", small=(Part("not run"),))
-    said = {"measured": "no accuracy", "corrupt": "unreadable"}.get(cell.kind, cell.kind)
+    said = {"measured": "no accuracy", "corrupt": "unreadable", "contradictory": "contradicts itself"}.get(
+        cell.kind, cell.kind
+    )
     least = smallest(cell)
     if cell.kind == "refused" and least:
         detail = f"needs {words.count(least)}"
@@ -241,7 +276,7 @@ def _without_number(cell: Cell, href: str, badges: tuple[Part, ...]) -> Item:
         detail = words.plural(len(cell.runs), "run")
     else:
         detail = reason(cell)
-    tone = "bad" if cell.kind in ("failed", "corrupt") else "empty"
+    tone = "bad" if cell.kind in ("failed", "corrupt", "contradictory") else "empty"
     return Item(
         said, href=href, tone=tone, title=reason(cell), badges=badges, small=(Part(detail, "reason"),) if detail else ()
     )

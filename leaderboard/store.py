@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from npasbench.card import Card
 from npasbench.errors import RunError, UsageError
 from npasbench.running import record as records
 from npasbench.running.reading import bounded, fault_in, read_json
-from npasbench.running.record import Count, Fingerprint, Free, Record, Seed, Text
+from npasbench.running.record import AddOns, Count, Fingerprint, Free, Label, Record, Seed, Title
 from npasbench.running.rundir import RunDirectory, RunState
 from npasbench.running.verification import STATES, Key, Verified, digest, read_states
 
+from .judging import judge
 from .merging import once
 from .published import Published, bits_of, read_published
 
@@ -25,17 +27,23 @@ class Identity(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    task: Text
+    task: Title
     task_fingerprint: Fingerprint
-    label: Text
-    method: Text
+    label: Label
+    method: Title
     method_version: Count
     knobs: Free
-    budget: Text
+    addons: AddOns = ()
+    budget: Title
     budget_parameters: Count
     dense_parameters: Count
     seed: Seed
     fingerprint: Fingerprint
+
+    @classmethod
+    def of(cls, record: Record) -> Identity:
+        """What a record says of it, which was checked when that was read."""
+        return cls.model_construct(**{name: getattr(record, name) for name in cls.model_fields})
 
     @property
     def key(self) -> Key:
@@ -62,6 +70,15 @@ class Run:
     """How far ``npasbench verify`` came with exactly this record: submitted, re-evaluated or re-run."""
     digest: str = ""
     """Of a published run, of its line."""
+    card: Card | None = None
+    """The one it was made under, where that is known."""
+    fault: str = ""
+    """How its record contradicts itself; then it counts nowhere."""
+
+    @property
+    def outcome(self) -> RunState | Literal["contradictory"]:
+        """How far it came, in one word; a record that contradicts itself says nothing else."""
+        return "contradictory" if self.fault else self.state
 
     @property
     def bits(self) -> str | None:
@@ -90,7 +107,7 @@ class Store:
 def collect(*roots: Path) -> Store:
     """Read every run directory below the ``roots``, and every published file in them; a root may be such a file itself.
 
-    Two results of one run that contradict each other are named, and neither counts.
+    Two results of one run that contradict each other are named, and neither counts; nor does a record that contradicts itself.
 
     Raises:
         UsageError: if a folder is not there, or holds no run.
@@ -102,7 +119,8 @@ def collect(*roots: Path) -> Store:
         folder = root.parent if root.is_file() else root
         found += [replace(run, where=str(folder / run.where)) for run in runs] if len(roots) > 1 else runs
     runs, twice = once(found)
-    return Store(tuple(sorted(runs, key=_order)), (*problems, *twice))
+    judged, contradictions = judge(sorted(runs, key=_order))
+    return Store(tuple(judged), (*problems, *twice, *contradictions))
 
 
 def places(root: Path) -> tuple[list[Path], list[Path]]:
@@ -196,9 +214,14 @@ def _published(file: Path, root: Path, problems: list[str]) -> Iterator[Run]:
         return
     for number, line in read_published(file, problems):
         record = line.record
-        identity = Identity.model_validate(record.model_dump())
         yield Run(
-            None, f"{file.name}:{number}", identity, record.state, record, correct=line.correct, digest=line.digest
+            None,
+            f"{file.name}:{number}",
+            Identity.of(record),
+            record.state,
+            record,
+            correct=line.correct,
+            digest=line.digest,
         )
 
 
@@ -212,7 +235,7 @@ def _read(directory: RunDirectory, root: Path, problems: list[str]) -> Run | Non
             return _unfinished(directory, where, str(error), [])
         if not directory.path.name.endswith(record.fingerprint[:8]):
             problems.append(f"{directory.result_file} was copied or renamed: it holds run {record.fingerprint[:8]}.")
-        return Run(directory, where, Identity.model_validate(record.model_dump()), record.state, record)
+        return Run(directory, where, Identity.of(record), record.state, record)
     return _unfinished(directory, where, "", problems)
 
 

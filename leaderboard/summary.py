@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from .site import SiteSummary
 
 _WIDEST = 200
+_UNRANKED = (
+    "Not ranked: cells with too few of the task's seeds (3 of 10), or of which some failed or were refused (2 lost)."
+)
 
 
 def show(summary: SiteSummary, file: IO[str]) -> None:
@@ -27,6 +30,8 @@ def show(summary: SiteSummary, file: IO[str]) -> None:
         console.width = _WIDEST
     for board in summary.boards:
         console.print(_grid(board))
+        if any(cell.lacks for entry in board.entries for cell in entry.cells.values()):
+            console.print(_UNRANKED, style="dim")
         for notice in board.notices:
             console.print(f"! {notice}", style="yellow")
     for problem in summary.problems:
@@ -91,6 +96,9 @@ def _cell(board: Board, entry: Entry, budget: str) -> Text:
 
 
 def _mark(cell: Cell) -> str:
+    if cell.lacks:
+        n, every = len(cell.scores), len(cell.seeds)
+        return f" ({sum(cell.lost.values())} lost)" if cell.lost else f" ({n} of {every})" if every else f" ({n})"
     return {"trial": " (trial)", "over-budget": " (over)"}.get(cell.kind, "")
 
 

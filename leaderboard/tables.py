@@ -8,6 +8,8 @@ import math
 import re
 from dataclasses import dataclass
 
+from . import words
+
 Plain = str | int | float | None
 
 
@@ -149,6 +151,8 @@ class Table:
 
 
 def _attribute(value: Plain) -> str:
+    if isinstance(value, str):
+        return words.brief(value, 200)
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
 
 

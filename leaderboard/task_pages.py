@@ -81,7 +81,7 @@ def _run_line(run: Run, metrics: tuple[str, ...]) -> tuple[Plain, ...]:
     found = record.metrics if record else {}
     return (
         one.task, one.task_fingerprint, one.label, one.method, one.method_version, one.budget, one.budget_parameters, one.seed,
-        run.state, "yes" if run.trial else "no", record.parameters.get("total") if record else None,
+        run.outcome, "yes" if run.trial else "no", record.parameters.get("total") if record else None,
         *(found.get(name) for name in metrics), one.fingerprint, run.where,
     )  # fmt: skip
 

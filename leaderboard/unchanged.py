@@ -17,15 +17,20 @@ _LIMIT = 50_000_000
 """Bytes; a run whose files are larger is rendered each time."""
 
 
-def made_of(board: Board, entry: Entry, cell: Cell, run: Run, names: Names) -> str:
+def around(board: Board, entry: Entry, cell: Cell, names: Names) -> str:
+    """What the pages of all runs of a cell have in common, and the code that makes them, for :func:`made_of`."""
+    pages = (names.task(board), names.method(entry.definition.method), names.cell(board, entry, cell))
+    siblings = [(names.run(one), one.identity.seed, one.outcome, one.accuracy, one.trial) for one in cell.runs]
+    return json.dumps([_code(), pages, board.name, entry.title, cell.budget, siblings, _card(board)])
+
+
+def made_of(around: str, run: Run, names: Names) -> str:
     """A digest of all that the page shows, and of the code that shows it; empty if it cannot be told."""
     content = _content(run)
     if not content:
         return ""
-    page = (names.task(board), names.method(entry.definition.method), names.cell(board, entry, cell), names.run(run))
-    siblings = [(names.run(one), one.identity.seed, one.state, one.accuracy, one.trial) for one in cell.runs]
-    around = (board.name, entry.title, cell.budget, run.state, run.error, run.verified, run.where.partition(":")[0])
-    told = json.dumps([_code(), content, page, around, siblings, _card(board)])
+    own = (names.run(run), run.state, run.error, run.fault, run.verified, run.where.partition(":")[0])
+    told = json.dumps([around, content, own])
     return hashlib.sha256(told.encode()).hexdigest()[:24]
 
 

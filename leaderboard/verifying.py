@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import random
+import json
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npasbench.errors import CardError, NpasbenchError, RunError, UsageError
+from npasbench.errors import NpasbenchError, RunError, UsageError
 from npasbench.running.reading import short
 from npasbench.running.record import Record
 from npasbench.running.record_checks import Check, check_record
 from npasbench.running.verification import STATES, State, Verified, digest, write_states
 
 from . import store
+from .doubts import doubts
+from .known_cards import Cards
+from .lots import Lots, draw, lines_at, unforeseen
 from .merging import once
 from .store import Run
 
 if TYPE_CHECKING:
     from npasbench.card import Card
     from npasbench.plan import RunSpec
+    from npasbench.running.rebuilding import Builder
     from npasbench.running.repeating import Here
 
 _BEFORE_REPEATING = ("fingerprint", "task", "budget", "counts")
@@ -34,7 +37,10 @@ class Wishes:
     """What the user asks for."""
 
     retrain: int = 0
-    seed: int = 0
+    draw_seed: str = ""
+    """Decides which runs are trained again; without one a new one is made."""
+    new_since: Path | None = None
+    """Results of which none is trained again."""
     tasks: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     device: str | None = None
@@ -75,8 +81,10 @@ class Report:
     problems: tuple[str, ...]
     unfinished: int
     """Runs without a result."""
-    short_of: int = 0
-    """How many runs fewer were trained again than was wished, since no more can be."""
+    doubts: tuple[str, ...] = ()
+    """What is no fault, and still asks for a second look."""
+    lots: Lots | None = None
+    """How it was decided what is trained again, where anything is."""
 
     @property
     def differing(self) -> tuple[Subject, ...]:
@@ -92,15 +100,16 @@ def verify_results(path: Path, wishes: Wishes) -> Report:
         NpasbenchError: if a card cannot be read, or data are missing that training needs.
     """
     problems: list[str] = []
+    known = lines_at(wishes.new_since) if wishes.new_since else frozenset[str]()
     runs = _runs(path, problems)
     cards, around = Cards(wishes.tasks), _Around(wishes)
     subjects = [_checked(run, run.record, cards, around) for run in runs if run.record]
+    lots = None
     if wishes.retrain:
-        subjects, missing = _retrained(subjects, cards, around, wishes)
-    else:
-        missing = 0
+        subjects, lots = _retrained(subjects, cards, around, known)
     unfinished = sum(run.record is None and run.state != "corrupt" for run in runs)
-    return Report(tuple(subjects), tuple(problems), unfinished, missing)
+    doubtful = doubts([(one.run, one.record) for one in subjects], cards.of)
+    return Report(tuple(subjects), tuple(problems), unfinished, tuple(doubtful), lots)
 
 
 def written(report: Report, path: Path, out: Path | None) -> Path | None:
@@ -124,42 +133,12 @@ def written(report: Report, path: Path, out: Path | None) -> Path | None:
     return write_states(folder, {key: one for key, one in found.items() if key not in gone}, gone)
 
 
-class Cards:
-    """The cards that results may be of: those that the user names, and those installed."""
-
-    def __init__(self, files: Sequence[str]) -> None:
-        from npasbench.card import read_card
-        from npasbench.registry import Registry
-
-        self._given = [read_card(Path(file)) for file in files]
-        self._registry = Registry()
-        self._installed: dict[str, Card | None] = {}
-
-    def of(self, record: Record) -> Card | None:
-        """The card of a record's fingerprint; else one of its task's name."""
-        candidates = [one for one in (*self._given, self._named(record.task)) if one]
-        exact = [one for one in candidates if one.fingerprint == record.task_fingerprint]
-        named = [one for one in candidates if one.name == record.task]
-        return next(iter([*exact, *named]), None)
-
-    def _named(self, name: str) -> Card | None:
-        from npasbench.card import Card
-
-        if name not in self._installed:
-            try:
-                known = name in self._registry.names(Card)
-                self._installed[name] = self._registry.card(name) if known else None
-            except CardError:
-                self._installed[name] = None
-        return self._installed[name]
-
-
 @dataclass(frozen=True)
 class _Around:
     """Where results are made again; torch is imported when one is."""
 
     wishes: Wishes
-    specs: dict[str, RunSpec | str] = field(default_factory=dict)
+    unable: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def here(self) -> Here:
@@ -172,11 +151,34 @@ class _Around:
         device = torch.device(pick_devices(self.wishes.device)[0])
         return Here(device, data_root(self.wishes.data_root), self.wishes.plugins)
 
+    @cached_property
+    def builder(self) -> Builder:
+        from npasbench.running.rebuilding import Builder
+
+        return Builder()
+
     def spec(self, record: Record, card: Card) -> RunSpec:
         """The run that a record is of. Raises as :func:`~npasbench.running.repeating.spec_from`."""
         from npasbench.running.repeating import spec_from
 
         return spec_from(record, card, self.here)
+
+    def fault(self, record: Record, card: Card) -> str:
+        """Why no spec can be had; asked once for all seeds of a cell."""
+        key = _cell(record)
+        if key not in self.unable:
+            try:
+                self.spec(record, card)
+                self.unable[key] = ""
+            except NpasbenchError as error:
+                self.unable[key] = short(error, 300)
+        return self.unable[key]
+
+
+def _cell(record: Record) -> str:
+    """What all seeds of a cell have in common."""
+    decides = [record.task_fingerprint, record.method, record.method_version, record.knobs, record.budget]
+    return json.dumps([*decides, [one.model_dump() for one in record.addons]], sort_keys=True)
 
 
 def _runs(path: Path, problems: list[str]) -> list[Run]:
@@ -200,9 +202,20 @@ def _checked(run: Run, record: Record, cards: Cards, around: _Around) -> Subject
     spec, checks = _spec(run)
     checks += check_record(record, correct, card, spec)
     subject = Subject(run, record, tuple(checks))
+    subject = replace(subject, checks=(*checks, *_network(subject, card, around)))
     if run.directory is None or not run.directory.model_file.exists():
         return subject
-    return replace(subject, checks=(*checks, _weights(subject, card, correct, around)))
+    return replace(subject, checks=(*subject.checks, _weights(subject, card, correct, around)))
+
+
+def _network(subject: Subject, card: Card | None, around: _Around) -> list[Check]:
+    """The network as it is built today, unless none was built then, or something else says no already."""
+    record = subject.record
+    if record.state not in ("done", "over-budget") or card is None or _not_repeatable(subject):
+        return []
+    if fault := around.fault(record, card):
+        return [Check("network", "not checked", fault)]
+    return [around.builder.check(record, _cell(record), lambda: around.spec(record, card))]
 
 
 def _spec(run: Run) -> tuple[RunSpec | None, list[Check]]:
@@ -233,31 +246,33 @@ def _not_repeatable(subject: Subject) -> str:
     return f"its {wrong[0]} does not agree with the card" if wrong else ""
 
 
-def _retrained(subjects: list[Subject], cards: Cards, around: _Around, wishes: Wishes) -> tuple[list[Subject], int]:
-    """Train some runs again: drawn by the seed from those that can be, each run once."""
+def _retrained(
+    subjects: list[Subject], cards: Cards, around: _Around, known: frozenset[str]
+) -> tuple[list[Subject], Lots]:
+    """Train some runs again: drawn by the seed from those that can be."""
     from npasbench.commands.working import check_data
     from npasbench.running.repeating import packed, retrain
 
-    order = sorted(
-        {one.record.fingerprint: one for one in reversed(subjects)}.values(), key=lambda one: one.record.fingerprint
-    )
-    random.Random(wishes.seed).shuffle(order)
-    chosen: list[tuple[Subject, RunSpec]] = []
-    for one in order:
-        card = cards.of(one.record)
-        if len(chosen) == wishes.retrain or card is None or one.record.state != "done" or _not_repeatable(one):
-            continue
-        try:
-            chosen.append((one, around.spec(one.record, card)))
-        except NpasbenchError:
-            continue
-    check_data([spec for _, spec in chosen], around.here.data_root)
+    wishes, by_run = around.wishes, {one.run.where: one for one in subjects}
+
+    def unable(run: Run, record: Record) -> str:
+        card = cards.of(record)
+        if record.state != "done":
+            return f"it was {record.state}"
+        return _not_repeatable(by_run[run.where]) or (around.fault(record, card) if card else "no card of its task")
+
+    every = [(one.run, one.record) for one in subjects]
+    lots = draw(every, wishes.retrain, wishes.draw_seed or unforeseen(), known, unable)
+    first = {one.record.fingerprint: one for one in reversed(subjects)}
+    chosen = [first[fingerprint] for fingerprint in lots.drawn]
+    specs = [around.spec(one.record, card) for one in chosen if (card := cards.of(one.record))]
+    check_data(specs, around.here.data_root)
     with tempfile.TemporaryDirectory(prefix="npasbench-verify-") as folder:
-        work = [(one.record, packed(one.run.bits), spec) for one, spec in chosen]
+        work = [(one.record, packed(one.run.bits), spec) for one, spec in zip(chosen, specs, strict=True)]
         checks = retrain(work, around.here, Path(folder), workers=1) if work else []
-    found = {one.record.fingerprint: check for (one, _), check in zip(chosen, checks, strict=True)}
+    found = dict(zip(lots.drawn, checks, strict=True))
     again = [
         replace(one, checks=(*one.checks, found[one.record.fingerprint])) if one.record.fingerprint in found else one
         for one in subjects
     ]
-    return again, wishes.retrain - len(chosen)
+    return again, lots

@@ -102,7 +102,16 @@ def listed(items: Iterable[str]) -> str:
 
 def plain(text: object) -> str:
     """A name on one line without control or direction characters, which records may bring along."""
-    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in str(text))
+    text = str(text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join("\ufffd" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
+
+
+def brief(text: object, most: int = 80) -> str:
+    """The same, cut where it is long: a knob's name or value may be of any length."""
+    written = plain(str(text)[: most + 1])
+    return written if len(written) <= most else f"{written[:most]}…"
 
 
 def _significant(value: float) -> str:

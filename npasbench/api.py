@@ -1,5 +1,6 @@
 """What a plugin author imports: the contract of a method and the parts that methods are made of."""
 
+from npasbench.addon import AddOn
 from npasbench.budget import Budget
 from npasbench.errors import BudgetTooSmall, MethodError
 from npasbench.method import (
@@ -20,6 +21,7 @@ from npasbench.sharing.layers import LayerSpec
 from npasbench.sharing.network import SharedNetwork, WeightGenerator
 
 __all__ = [
+    "AddOn",
     "Architecture",
     "Batch",
     "Budget",

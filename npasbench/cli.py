@@ -14,7 +14,7 @@ from npasbench.errors import NpasbenchError, PluginWarning, UnknownName
 
 COMMANDS = "npasbench.commands"
 _ORDER = (
-    "quickstart list show check new-method plan run status logs cancel retry doctor inspect leaderboard figure compare "
+    "quickstart list show check new-method data plan run status logs cancel retry doctor inspect leaderboard figure compare "
     "publish verify export"
 )
 

@@ -13,16 +13,17 @@ if TYPE_CHECKING:
     from npasbench.method import Method
 
 
-def explain(error: BaseException, method: type[Method] | None) -> str:
+def explain(error: BaseException, *methods: type[Method]) -> str:
     """``ValueError: what it says in my_idea.py:31 (forward)``; an error of npasbench is a sentence as it is.
 
     Of a message of several lines only the first is shown. The place is the last line of the method's own file that was
-    being run, else of a file beside it, and one of torch or of the harness only where the method has none.
+    being run, else of an add-on's, which come after it, else of a file beside one of them, and one of torch or of the
+    harness only where there is none of these.
     """
     if isinstance(error, NpasbenchError):
         return str(error)
     said = f"{type(error).__name__}: {_first_line(error)}".rstrip(": .")
-    frame = _frame(error, _files(method))
+    frame = _frame(error, [file for method in methods for file in _files(method)])
     return f"{said} in {Path(frame.filename).name}:{frame.lineno} ({frame.name})" if frame else said
 
 
@@ -38,10 +39,12 @@ def _frame(error: BaseException, files: list[Path]) -> traceback.FrameSummary | 
     return next(iter([*own, *beside, *latest]), None)
 
 
-def _files(method: type[Method] | None) -> list[Path]:
+def _files(method: type[Method]) -> list[Path]:
     """The files that define a method and the methods it is derived from, the contract left out."""
+    from npasbench.addon import AddOn
     from npasbench.method import Method
 
-    classes = [one for one in (method.__mro__ if method else ()) if issubclass(one, Method)]
-    modules = [sys.modules.get(one.__module__) for one in classes if one.__module__ != Method.__module__]
+    contract = (Method.__module__, AddOn.__module__)
+    classes = [one for one in method.__mro__ if issubclass(one, Method)]
+    modules = [sys.modules.get(one.__module__) for one in classes if one.__module__ not in contract]
     return [Path(file) for module in modules if (file := getattr(module, "__file__", None))]

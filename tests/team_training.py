@@ -71,7 +71,7 @@ def train(case: Case, team: Team | None = None) -> dict[str, Tensor]:
     )
     data = load(card.data, seed=0)
     data = replace(data, train_inputs=data.train_inputs.double(), test_inputs=data.test_inputs.double())
-    classes, shape = describe("digits")
+    classes, shape = describe(card.data)
     torch.manual_seed(0)
     network = architecture(case.network, classes=classes, input_shape=shape).create().double()
     batches = Batches(data, card.data, recipe.batch_size, 0, CPU)

@@ -16,7 +16,7 @@ from npasbench.building import audited, build
 from npasbench.conformance import check_method
 from npasbench.data import load
 from npasbench.data.batches import Batches
-from npasbench.errors import BudgetTooSmall, MethodError
+from npasbench.errors import BudgetTooSmall, LayerCollapse, MethodError
 from npasbench.measuring.count import count
 from npasbench.method import Findings, Method, Progress
 from npasbench.networks import architecture
@@ -549,7 +549,7 @@ def test_a_layer_with_nothing_left_is_refused_as_layer_collapse():
     with torch.no_grad():
         network.architecture.stem.weight.mul_(1e-9)
     with pytest.raises(
-        MethodError, match=r"Layer collapse: keeping the 7,266 largest scores leaves nothing of stem\.weight"
+        LayerCollapse, match=r"Layer collapse: keeping the 7,266 largest scores leaves nothing of stem\.weight"
     ):
         finish(network)
 

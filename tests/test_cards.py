@@ -284,6 +284,12 @@ DECIDES: list[tuple[str, Any]] = [
     ("data.flip", True),
     ("data.normalise", {"mean": [127.5], "std": [64]}),
     ("data.cutout", 2),
+    ("data.image_size", 64),
+    ("data.resize", 72),
+    ("data.crop", "random-resized"),
+    ("data.classes", 3),
+    ("data.digest", "0" * 64),
+    ("data.corrupted", True),
     ("recipe.epochs", 3),
     ("recipe.batch_size", 49),
     ("recipe.optimizer.lr", 0.2),
@@ -321,7 +327,7 @@ def changed(key: str, value: Any) -> Card:
 
 def test_every_key_of_a_card_is_said_here_to_decide_or_not():
     card = Card.model_validate(tomllib.loads(CARD))
-    free = {"title", "description", "budgets", "seeds", "needs.gpus", "needs.memory", "needs.time"}
+    free = {"title", "description", "budgets", "seeds", "data.folder", "needs.gpus", "needs.memory", "needs.time"}
     fixed = {"schema", "recipe.optimizer.name", "recipe.schedule.name"}  # cannot change alone
     assert leaves(card.model_dump(by_alias=True)) == {key for key, _ in DECIDES} | free | fixed
 
@@ -332,7 +338,15 @@ def test_the_fingerprint_changes_with_what_decides_a_result(key: str, value: Any
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("title", "Other"), ("description", ""), ("budgets", [2]), ("seeds", [7, 8, 9, 10])]
+    ("key", "value"),
+    [
+        ("title", "Other"),
+        ("description", ""),
+        ("budgets", [2]),
+        ("seeds", [7, 8, 9, 10]),
+        ("data.folder", "elsewhere"),
+        ("needs", {"gpus": 4}),
+    ],
 )
 def test_the_fingerprint_does_not_change_with_what_decides_nothing(key: str, value: Any):
     assert changed(key, value).fingerprint == Card.model_validate(tomllib.loads(CARD)).fingerprint

@@ -68,7 +68,7 @@ def test_all_training_images_are_trained_on_and_the_sets_own_test_images_tested(
     assert data.test_labels.bincount().tolist() == [cifar_files.TEST_A_CLASS] * classes
     assert (data.train_inputs.dtype, data.train_labels.dtype) == (torch.float32, torch.int64)
     assert data.train_inputs.is_contiguous()
-    assert sets.describe(small) == (data.classes, data.input_shape)
+    assert sets.describe(asked(small)) == (data.classes, data.input_shape)
 
 
 def test_images_labels_and_normalisation_are_torchvisions(small: str, tmp_path: Path):

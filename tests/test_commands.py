@@ -64,7 +64,7 @@ def run(*words: str, cwd: Path | None = None) -> tuple[int, str]:
         (["new-method", "json"], 2, "json.py would hide Python's own module json"),
         (["new-method", "torch"], 2, "torch.py would hide the installed module torch"),
         (["new-method", "one-vector"], 2, "its class would be OneVector, which its file has another use for"),
-        (["plan", "digits15", "--label", "mine"], 2, "--method, --label and --set belong to a task"),
+        (["plan", "digits15", "--label", "mine"], 2, "--method, --label, --set and --with belong to a task"),
         (["list", "--plugin", "nope.mod"], 2, "There is no plugin module 'nope.mod'"),
         (["list", "--plugin", "nope.py"], 2, "There is no plugin file"),
         (["run", "digits15-wrn-10-1", "--method", "roast", "--budget", "2000B"], 2, "is more than 10^12 parameters"),

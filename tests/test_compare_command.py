@@ -101,8 +101,10 @@ def test_another_task_or_definition_is_another_cell(tmp_path: Path) -> None:
 def test_to_be_measured_no_more_is_worse(tmp_path: Path, states: tuple[str, str], verdict: str, code: int) -> None:
     for name, state in zip("ab", states, strict=True):
         of = spec("roast", "0.1", 0)
-        built = {} if state in ("done", "over-budget") else {"metrics": {}, "parameters": {}, "certificate": None}
-        put(tmp_path / name, of, record=result(of, state=state, **built))
+        unbuilt = {"metrics": {}, "parameters": {}, "certificate": None, "costs": {}, "reason": "It cannot be."}
+        put(
+            tmp_path / name, of, record=result(of, state=state, **({} if state in ("done", "over-budget") else unbuilt))
+        )
     assert content(tmp_path)["cells"][0]["verdict"] == verdict
     assert invoke(tmp_path).exit_code == code
 
@@ -123,3 +125,87 @@ def test_a_result_that_cannot_be_read_is_named_and_ends_with_1(tmp_path: Path) -
     outcome = invoke(tmp_path)
     assert outcome.exit_code == 1
     assert "result.json cannot be read" in outcome.output
+
+
+# Beside accuracy
+
+
+def shifted(tmp_path: Path, key: str) -> dict[str, Any]:
+    (cell,) = content(tmp_path)["cells"]
+    return dict(next(one for one in cell["others"] if one["quantity"] == key))
+
+
+def cells(tmp_path: Path, a: dict[str, Any], b: dict[str, Any], seeds: int = 8) -> None:
+    """The same cell twice, with changes; a metric may be a function of the seed."""
+    for name, changes in (("a", a), ("b", b)):
+        for seed in range(seeds):
+            of = spec("roast", "0.1", seed)
+            record = result(of)
+            told = {key: changes[key](seed) for key in ("nll", "ece") if key in changes}
+            rest = {key: value for key, value in changes.items() if key not in told}
+            if "parameters" in rest:
+                rest = {
+                    key: value for key, value in result(of, **rest).items() if key not in ("metrics", "costs")
+                } | rest
+            put(tmp_path / name, of, record=record | rest | {"metrics": {**record["metrics"], **told}})
+
+
+@pytest.mark.parametrize(
+    ("key", "title"),
+    [("nll", "NLL +0.1005 [+0.1001, +0.1009], n 8"), ("ece", "ECE (points) +10.05 [+10.01, +10.09], n 8")],
+)
+def test_a_metric_is_judged_by_the_interval_of_its_paired_differences(tmp_path: Path, key: str, title: str) -> None:
+    cells(tmp_path, {key: lambda seed: 0.3 + seed / 100}, {key: lambda seed: 0.4 + seed / 100 + seed % 2 / 1000})
+    outcome = invoke(tmp_path)
+    assert outcome.exit_code == 1
+    assert f"worse: digits15-wrn-10-1 roast 0.1: {title}" in outcome.output
+    assert "1 cell in both: 0 better, 0 worse, 0 undecided, 1 the same." in outcome.output
+    assert f"Beside accuracy: {key.upper()} 1 worse." in outcome.output
+    found = shifted(tmp_path, key)
+    assert found["verdict"] == "worse"
+    assert found["difference"] == pytest.approx(0.1005)
+    assert 0 < found["low"] < found["difference"] < found["high"]
+    back = CliRunner().invoke(compare, [str(tmp_path / "b"), str(tmp_path / "a")])
+    assert (back.exit_code, f"{key.upper()} 1 better" in back.output) == (0, True)
+
+
+def test_a_metric_whose_interval_holds_zero_is_undecided(tmp_path: Path) -> None:
+    cells(tmp_path, {"nll": lambda _: 0.3}, {"nll": lambda seed: 0.3 + (-1) ** seed / 100})
+    assert invoke(tmp_path).exit_code == 0
+    assert shifted(tmp_path, "nll")["verdict"] == "undecided"
+    assert "NLL 1 undecided" in invoke(tmp_path).output
+
+
+def test_a_metric_that_became_nan_is_worse(tmp_path: Path) -> None:
+    cells(tmp_path, {"nll": lambda _: 0.3}, {"nll": lambda seed: float("nan") if seed == 3 else 0.3})
+    found = shifted(tmp_path, "nll")
+    assert (found["verdict"], found["difference"]) == ("worse", None)
+    assert "1 seed became NaN" in found["why"]
+
+
+def test_counts_and_multiply_adds_are_compared_exactly(tmp_path: Path) -> None:
+    fewer = {"parameters": {"bank": 7_000, "total": 7_000}, "bank_params": 7_000, "effective_parameters": 7_000}
+    cells(tmp_path, {"parameters": {"bank": 7_001, "total": 7_001}}, fewer)
+    cells(tmp_path / "macs", {}, {"costs": {"macs": 2_317_121.0}})
+    outcome = invoke(tmp_path)
+    assert "better: digits15-wrn-10-1 roast 0.1: parameters 7,001 → 7,000, n 8" in outcome.output
+    assert outcome.exit_code == 0, outcome.output
+    told = shifted(tmp_path, "parameters")
+    assert (told["verdict"], told["before"], told["after"]) == ("better", 7_001, 7_000)
+    assert shifted(tmp_path, "bank_params")["why"] == "only the second folder tells it"
+    outcome = invoke(tmp_path / "macs")
+    assert "MACs 2,317,120 → 2,317,121" in outcome.output
+    assert outcome.exit_code == 1
+
+
+def test_long_names_are_shortened(tmp_path: Path) -> None:
+    for name, scores in (("a", HIGH), ("b", LOW)):
+        scored(tmp_path / name / "runs", "roast", "0.1", scores)
+        publish(tmp_path / name / "runs", tmp_path / name)
+        (file,) = (tmp_path / name).glob("*.jsonl")
+        file.write_text(file.read_text(encoding="utf-8").replace('"label": "roast"', f'"label": "{"long" * 500}"'))
+    lines = (
+        CliRunner().invoke(compare, [str(next((tmp_path / name).glob("*.jsonl"))) for name in "ab"]).output.splitlines()
+    )
+    assert any("longlong" in line for line in lines)
+    assert max(map(len, lines)) < 700

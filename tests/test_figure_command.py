@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from ensemble_records import TASK as ENSEMBLE
 from ensemble_records import ensembles
-from records import TASK, realistic
+from records import TASK, realistic, scored
 
 from npasbench.errors import UsageError
 from npasbench.leaderboard.figure_command import figure
@@ -105,3 +105,12 @@ def test_wrong_use_is_answered_in_a_sentence(
     assert isinstance(outcome.exception, UsageError)
     assert said in str(outcome.exception)
     assert not list(tmp_path.iterdir())
+
+
+def test_points_that_are_not_drawn_are_told(tmp_path: Path) -> None:
+    for label, accuracy in (("narrow", 0.90), ("ssn", 0.92), ("naive", 0.30)):
+        scored(tmp_path / "runs", label, "0.1", dict.fromkeys(range(6), accuracy))
+    outcome = draw(tmp_path / "runs", tmp_path / "x.svg", "--kind", "pareto")
+    assert outcome.output.splitlines()[-2] == "1 point below the axis is not drawn; the axis's title says so too."
+    assert "1 point lies below" in (tmp_path / "x.svg").read_text()
+    assert "not drawn" not in draw(tmp_path / "runs", tmp_path / "y.svg").output

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import time
 import zipfile
@@ -16,14 +17,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from records import HOSTILE, put, result, spec
 from torch import nn
 
 from npasbench.errors import RunError
 from npasbench.leaderboard import published, store
+from npasbench.leaderboard.command import leaderboard
+from npasbench.leaderboard.compare_command import compare
+from npasbench.leaderboard.figure_command import figure
 from npasbench.leaderboard.published import read_published
 from npasbench.leaderboard.site import build_site
 from npasbench.leaderboard.store import collect
+from npasbench.leaderboard.verify_command import verify
 from npasbench.measuring.model_file import read_model
 from npasbench.method import Findings, Method
 from npasbench.problem import Problem
@@ -266,6 +272,35 @@ def test_names_with_paths_scripts_and_controls_stay_names(tmp_path: Path) -> Non
         assert 'href="javascript:' not in text
 
 
+def test_what_is_of_any_length_is_cut_where_it_is_shown(tmp_path: Path) -> None:
+    long = "x" * 5_000 + "\u202e\x1b[2J"
+    for seed in range(2):
+        of = spec("roast", "0.1", seed, knobs={long: long, "n": seed}, task_fingerprint="f" * 64)
+        provenance = dict.fromkeys(("method_origin", "device", long), 9 * long)
+        put(tmp_path / "runs", of, record=result(of, provenance=provenance))
+    outcome = CliRunner().invoke(leaderboard, [str(tmp_path / "runs"), "--out", str(tmp_path / "site")])
+    assert outcome.exit_code == 0, outcome.output
+    assert "definition 1: n 0" in outcome.output
+    assert "x" * 301 not in outcome.output
+    for page in (tmp_path / "site").rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        told, _, raw = text.partition("<details><summary>Full spec")
+        assert "\u202e" not in text
+        assert "\x1b" not in text
+        assert "x" * 301 not in told
+        assert not raw or page.parent.parent.name == "runs"
+
+
+def test_sort_keys_of_a_site_hold_no_control_characters(tmp_path: Path) -> None:
+    bad = "m\u202e\x07\x1b[2J\u2028"
+    of = spec("roast", "0.1", 0, method=bad)
+    put(tmp_path / "runs", of, record=result(of, provenance={"device": bad, "method_summary": bad}))
+    build_site(tmp_path / "runs", tmp_path / "site")
+    for page in (tmp_path / "site").rglob("*.html"):
+        for key in re.findall(r'data-[a-z0-9-]+="([^"]*)"', page.read_text(encoding="utf-8")):
+            assert key.isprintable()
+
+
 # Bits
 
 
@@ -388,3 +423,22 @@ def test_the_store_knows_every_file_that_is_read() -> None:
     read = (directory.result_file, directory.spec_file, directory.failure_file, directory.metrics_file)
     assert {path.name for path in read} | {"correct.npy"} <= set(reading.LIMITS)
     assert store.fault_in is reading.fault_in
+
+
+def test_names_of_any_length_are_shortened_in_what_commands_print(tmp_path: Path) -> None:
+    knobs = {"k" * 5_000: "v" * 5_000}
+    for seed in range(2):
+        of = spec("roast", "0.1", seed, knobs=knobs)
+        put(tmp_path / "runs", of, record=result(of, metrics={"accuracy": 0.9, "nll": 0.2, "n" * 190: -1.0}))
+    other = spec("roast", "0.1", 0)
+    put(tmp_path / "runs", other, record=result(other))
+    runs, svg = str(tmp_path / "runs"), str(tmp_path / "x.svg")
+    for command, words in (
+        (verify, [runs, "--device", "cpu"]),
+        (compare, [runs, runs]),
+        (figure, [runs, "--task", other["task"]["name"], "--out", svg]),
+        (leaderboard, [runs, "--out", str(tmp_path / "site")]),
+    ):
+        lines = CliRunner().invoke(command, words).output.splitlines()
+        assert lines, words
+        assert max(map(len, lines)) < 1_200, words

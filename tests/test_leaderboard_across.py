@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 
 import pytest
-from records import BUDGETS, card, put, realistic, result, scored, spec
+from records import BUDGETS, TASK, card, put, realistic, result, scored, spec
 from scipy import stats
 
 from npasbench.leaderboard.about_page import about_page
@@ -21,7 +21,7 @@ from npasbench.leaderboard.names import Names
 from npasbench.leaderboard.site import build_site
 from npasbench.leaderboard.standings import cell_item, few, standings
 from npasbench.leaderboard.store import collect
-from npasbench.leaderboard.summary import as_json
+from npasbench.leaderboard.summary import as_json, show
 from npasbench.leaderboard.tables import Table
 
 NOISE = (0.0, 0.011, -0.007, 0.004, -0.012, 0.008, 0.002, -0.003, 0.006, -0.009)
@@ -34,9 +34,7 @@ def entry(
     """One cell of a task."""
     for seed, accuracy in scores.items():
         members = more.get("members", ["x"])
-        of = spec(
-            label, budget, seed, task=card(name=name, members=members), task_fingerprint=(letter or name[-1]) * 64
-        )
+        of = spec(label, budget, seed, task=card(name=name, members=members, version=2 if letter else 1))
         changes = {key: value for key, value in more.items() if key != "members"}
         put(root, of, record=result(of, metrics={"accuracy": accuracy, "nll": 0.2, "ece": 0.02}, **changes))
 
@@ -179,7 +177,7 @@ def test_a_task_with_two_fingerprints_is_left_out_and_named(tmp_path: Path) -> N
 def test_kinds_come_from_members_and_from_what_is_counted(tmp_path: Path) -> None:
     task(tmp_path, "not-an-ensemble-a", FLAT)
     task(tmp_path, "task-b", FLAT, members=["x", "y"])
-    task(tmp_path, "task-c", FLAT, parameters={"attention": 10, "total": 100})
+    task(tmp_path, "task-c", FLAT, parameters={"attention": 10, "bank": 90, "total": 100})
     found = every(tmp_path)
     assert [kind_of(board) for board in found] == ["single network", "ensemble", "transformer"]
     assert [(one.title, len(one.boards)) for one in scopes(found)] == [
@@ -246,26 +244,81 @@ def test_a_cell_shows_its_letter_and_its_open_ranks(three: tuple[Board, ...]) ->
     assert (line["letters"], line["rank_first"], line["rank_last"]) == ("C", "3", "3")
 
 
+UNKNOWN = "f" * 64
+"""The fingerprint of a card that is not known, so that any seeds count."""
+
+
 def test_an_entry_with_few_seeds_in_common_is_not_called_tied(tmp_path: Path) -> None:
-    task(tmp_path, "task-a", {label: FLAT[label] for label in ("roast", "narrow")})
-    entry(tmp_path, "task-a", "naive", "0.1", dict.fromkeys(range(4), 0.3))
+    scored(tmp_path, "roast", "0.1", {seed: 0.9 + NOISE[seed] for seed in range(10)}, task_fingerprint=UNKNOWN)
+    scored(tmp_path, "narrow", "0.1", {seed: 0.8 + NOISE[seed] for seed in range(10)}, task_fingerprint=UNKNOWN)
+    scored(tmp_path, "naive", "0.1", dict.fromkeys(range(6, 12), 0.3), task_fingerprint=UNKNOWN)
     (board,) = every(tmp_path)
     naive = next(entry for entry in board.entries if entry.label == "naive")
     assert [part.text for part in cell_item(board, naive, "0.1", "").badges][1:] == ["too few seeds"]
 
 
-def test_who_has_too_few_seeds_is_neither_tied_nor_in_front(tmp_path: Path) -> None:
-    for name in ("task-a", "task-b"):
-        task(tmp_path, name, {"roast": {"0.1": 0.9}, "hashed": {"0.1": 0.9}, "narrow": {"0.1": 0.7}})
-        entry(tmp_path, name, "naive", "0.1", dict.fromkeys(range(4), 0.3))
+def test_who_has_too_few_seeds_in_common_is_neither_tied_nor_in_front(tmp_path: Path) -> None:
+    for letter in "ef":
+        for number, (label, mean) in enumerate((("roast", 0.9), ("hashed", 0.9), ("narrow", 0.7))):
+            scores = {seed: mean + NOISE[seed] + 0.001 * math.sin(seed * (number + 2)) for seed in range(10)}
+            scored(tmp_path, label, "0.1", scores, task_fingerprint=letter * 64)
+        scored(tmp_path, "naive", "0.1", dict.fromkeys(range(6, 12), 0.3), task_fingerprint=letter * 64)
     found = every(tmp_path)
     first = page(found)
-    assert cells(first.leads, "task-a")[0][1] == "tied with 1 of 2"
+    assert first.leads
+    assert cells(first.leads, TASK)[0][1] == "tied with 1 of 2"
     assert cells(first.leads, "All tasks")[0][0] == "hashed and roast"
     assert cells(first.tasks[0].leaders, "0.1×")[0][1].endswith("; too few seeds to tell from naive")
     for table in (first.leads, first.tasks[0].leaders):
         (line,) = (dict(zip(table.sheet.columns, row, strict=True)) for row in table.sheet.rows[:1])
         assert (line["tied"], line["too_few_seeds"]) in (("roast", "naive"), ("hashed", "naive"))
+
+
+def test_a_few_seeds_do_not_lead_and_do_not_hide_the_ties_of_others(tmp_path: Path) -> None:
+    task(tmp_path, "task-a", {"roast": {"0.1": 0.9}, "hashed": {"0.1": 0.9}, "narrow": {"0.1": 0.7}})
+    entry(tmp_path, "task-a", "naive", "0.1", {0: 0.999, 3: 0.999, 7: 0.999})
+    found = every(tmp_path)
+    first = page(found)
+    assert cells(first.leads, "task-a")[0][1] == "tied with 1 of 2"
+    naive = next(one for one in found[0].entries if one.label == "naive")
+    item = cell_item(found[0], naive, "0.1", "")
+    assert [part.text for part in item.badges] == ["3 of 10 seeds"]
+    assert item.tone == "unranked"
+    printed = io.StringIO()
+    show(build_site(tmp_path, tmp_path / "site"), printed)
+    lines = {line.split()[0]: line for line in printed.getvalue().splitlines() if line.split()}
+    assert lines["naive"].rstrip().endswith("99.90 ± 0.00 (3 of 10)")
+    assert lines["roast"].rstrip().endswith(" A")
+
+
+def test_survivors_of_lost_seeds_are_in_no_comparison_across_tasks(tmp_path: Path) -> None:
+    for name in ("task-a", "task-b"):
+        task(tmp_path, name, FLAT)
+    for folder in sorted(tmp_path.glob("task-b/roast/0.1/seed[37]-*")):
+        (folder / "result.json").unlink()
+        (folder / "failure.json").write_text('{"error": "The loss became NaN."}')
+    found = every(tmp_path)
+    across = named(scope("all", found))
+    assert across["roast"].lacks == (("task-b", ("0.1",)),)
+    assert across["naive"].rank is not None
+    item = cell_item(found[1], next(one for one in found[1].entries if one.label == "roast"), "0.1", "")
+    assert "2 of 10 seeds failed" in [part.text for part in item.badges]
+
+
+def test_a_task_without_seeds_enough_is_in_no_comparison_across_tasks(tmp_path: Path) -> None:
+    task(tmp_path, "task-a", FLAT)
+    task(tmp_path, "task-b", FLAT, seeds=3)
+    found = every(tmp_path)
+    assert [board.provisional for board in found] == [False, True]
+    assert [board.name for board in scopes(found)[0].boards] == ["task-a"]
+    assert found[1].leaders["0.1"].entry.label == "roast"
+    assert not found[1].leaders["0.1"].told
+
+
+def test_area_and_kept_say_over_how_many_seeds_they_are(three: tuple[Board, ...]) -> None:
+    table = page(three).scopes[0].table
+    (row,) = (row for row in table.rows if row.head.text == "roast")
+    assert [[part.text for part in item.small] for item in row.cells[1:]] == [["n 10"]] * 3
 
 
 def test_json_tells_letters_ranks_and_tests_and_has_no_nan(three: tuple[Board, ...], tmp_path: Path) -> None:

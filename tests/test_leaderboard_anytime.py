@@ -75,11 +75,15 @@ def test_every_subset_is_averaged_over_the_seeds(tmp_path: Path) -> None:
 
 
 def test_only_subsets_that_every_seed_has_are_shown(tmp_path: Path) -> None:
-    put_ensemble(tmp_path, 0, 0.9, 0.8)
-    told = ensemble((0.9, 0.8))
-    put_ensemble(tmp_path, 1, 0.9, 0.8, subsets=told["subsets"][1:])
+    seven = (0.9, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8)
+    told = ensemble(seven, names=("a",) * 7)
+    by_size = {len(one["members"]): one for one in told["subsets"]}
+    for seed, first in enumerate((by_size[1], told["subsets"][0])):
+        subsets = [first, *(by_size[size] for size in range(2, 8))]
+        of = apart("superweight", "1", seed)
+        put(tmp_path, of, record=result(of, **{**told, "subsets": subsets}))
     found = predictions(cell(board_of(tmp_path), "superweight"))
-    assert [one.members for one in found] == [(MEMBERS[1],), MEMBERS[:2]]
+    assert [len(one.members) for one in found] == [2, 3, 4, 5, 6, 7]
     assert {one.accuracy.n for one in found} == {2}
 
 
@@ -102,7 +106,8 @@ def test_subsets_that_cannot_be_are_left_out_and_the_page_stands(tmp_path: Path,
     told = ensemble((0.9, 0.8))
     put_ensemble(tmp_path / "runs", 0, 0.9, 0.8, subsets=[{**told["subsets"][0], "members": members}])
     assert anytime(board_of(tmp_path / "runs"), Names.of([board_of(tmp_path / "runs")]), "") is None
-    assert build_site(tmp_path / "runs", tmp_path / "site").problems == ()
+    (problem,) = build_site(tmp_path / "runs", tmp_path / "site").problems
+    assert "members: " in problem
 
 
 # The envelope
@@ -231,7 +236,7 @@ class _Tags(HTMLParser):
 
 def test_hostile_members_are_text(tmp_path: Path) -> None:
     of = apart("superweight", "1", 0)
-    put(tmp_path / "runs", of, record=result(of, **ensemble((0.9, 0.8, 0.7), names=(HOSTILE, HOSTILE, "a" * 4000))))
+    put(tmp_path / "runs", of, record=result(of, **ensemble((0.9, 0.8, 0.7), names=(HOSTILE, HOSTILE, "a" * 150))))
     site = build_site(tmp_path / "runs", tmp_path / "site").index.parent
     for path in site.rglob("*.html"):
         for tag, attributes in _Tags(path.read_text()).found:
@@ -308,7 +313,9 @@ def test_members_that_predict_otherwise_are_another_result_and_other_costs_are_n
     slower = [{**one, "latency_seconds": 9.0} for one in told]
     put_ensemble(tmp_path / "b", 0, 0.9, 0.8, **{key: slower})
     publish(tmp_path / "b", tmp_path / "results")
-    worse = [{**one, "metrics": {**one["metrics"], "nll": 3.0}} for one in told]
-    put_ensemble(tmp_path / "c", 0, 0.9, 0.8, **{key: worse})
+    worse = ensemble((0.9, 0.8)) | {"metrics": ensemble((0.9, 0.8))["metrics"]}
+    for one in (worse["members"][0], worse["subsets"][0]):
+        one["metrics"] = {**one["metrics"], "nll": 3.0}
+    put_ensemble(tmp_path / "c", 0, 0.9, 0.8, **worse)
     with pytest.raises(RunError, match="different results"):
         publish(tmp_path / "c", tmp_path / "results")

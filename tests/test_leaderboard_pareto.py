@@ -10,6 +10,7 @@ from records import put as write
 from records import result, scored, spec
 
 from npasbench.leaderboard.board import Board
+from npasbench.leaderboard.figures import out_of_view
 from npasbench.leaderboard.grouping import boards
 from npasbench.leaderboard.names import Names
 from npasbench.leaderboard.pareto import COSTS, front, pareto, pareto_figure, points
@@ -45,7 +46,7 @@ def test_the_front_holds_what_nothing_cheaper_or_equal_beats(tmp_path: Path) -> 
 def test_what_does_not_rank_is_shown_and_not_on_the_front(tmp_path: Path) -> None:
     put(tmp_path, "naive", 0.85, 1000)
     put(tmp_path, "ssn", 0.99, 900, seeds=2)
-    put(tmp_path, "roast", 0.98, 800, state="over-budget", reason="too many")
+    put(tmp_path, "roast", 0.98, 8000, state="over-budget", reason="too many")
     board = board_of(tmp_path)
     assert members(board) == ["naive"]
     figure = pareto_figure(board, "parameters")
@@ -93,3 +94,20 @@ def test_nan_is_on_no_front(tmp_path: Path, accuracy: float) -> None:
     put(tmp_path, "hashed", 0.79, 2000)
     put(tmp_path, "ssn", accuracy, 500)
     assert members(board_of(tmp_path)) == ["narrow"]
+
+
+def test_points_that_lie_out_of_view_are_counted_at_the_axis(tmp_path: Path) -> None:
+    put(tmp_path, "narrow", 0.80, 1000)
+    put(tmp_path, "ssn", 0.84, 4000)
+    put(tmp_path, "hashed", 0.79, 2000)
+    figure = pareto_figure(board_of(tmp_path), "parameters")
+    assert figure is not None
+    assert out_of_view(figure) == (0, 0)
+    assert figure["layout"]["xaxis"]["title"]["text"] == "trained parameters"
+    put(tmp_path, "roast", 0.30, 3000)
+    put(tmp_path, "naive", 0.40, 3000)
+    put(tmp_path, "shallow", 0.99, 3000, seeds=1)
+    figure = pareto_figure(board_of(tmp_path), "parameters")
+    assert figure is not None
+    assert out_of_view(figure) == (2, 1)
+    assert figure["layout"]["xaxis"]["title"]["text"] == "trained parameters<br>2 points lie below, 1 above"

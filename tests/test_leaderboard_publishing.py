@@ -76,7 +76,8 @@ def test_a_line_holds_the_record_as_it_was_and_the_bits(tmp_path: Path) -> None:
 
 def test_a_run_without_bits_is_published_with_null_and_nan_stays_nan(tmp_path: Path) -> None:
     of = spec("roast", "0.1", 0)
-    folder = put(tmp_path / "runs", of, record=result(of, metrics={"accuracy": float("nan")}))
+    metrics = {"accuracy": float("nan"), "nll": 0.2, "ece": 0.02}
+    folder = put(tmp_path / "runs", of, record=result(of, metrics=metrics))
     (folder / "correct.npy").unlink()
     publish(tmp_path / "runs", tmp_path / "results")
     (line,) = lines(tmp_path / "results")
@@ -86,9 +87,11 @@ def test_a_run_without_bits_is_published_with_null_and_nan_stays_nan(tmp_path: P
 
 
 def test_every_end_is_published_and_nothing_that_has_not_ended(tmp_path: Path) -> None:
+    nothing: dict[str, Any] = {"metrics": {}, "parameters": {}, "certificate": None, "reason": "it cannot be"}
     for seed, state in enumerate(("done", "refused", "skipped", "over-budget")):
         of = spec("roast", "0.1", seed)
-        put(tmp_path / "runs", of, record=result(of, state=state))
+        ended = nothing if state in ("refused", "skipped") else {}
+        put(tmp_path / "runs", of, record=result(of, state=state, **ended))
     put(tmp_path / "runs", spec("roast", "0.1", 8))
     put(tmp_path / "runs", spec("roast", "0.1", 9), failure={"error": "x"})
     publish(tmp_path / "runs", tmp_path / "results")
@@ -166,7 +169,7 @@ def test_nothing_is_merged_with_a_file_that_cannot_be_read(tmp_path: Path) -> No
 
 
 def test_a_task_whose_name_is_no_files_is_refused(tmp_path: Path) -> None:
-    of = spec("roast", "0.1", 0)
+    of = spec("roast", "0.1", 0, task_fingerprint="f" * 64)
     put(tmp_path / "runs", of, record=result(of, task="../../elsewhere"))
     with pytest.raises(RunError, match="cannot be published"):
         publish(tmp_path / "runs", tmp_path / "deep" / "er")
@@ -210,6 +213,33 @@ def test_a_corrupt_run_is_named_and_the_others_are_published(tmp_path: Path) -> 
     assert outcome.exit_code == 1
     assert "result.json cannot be read" in outcome.output
     assert len(lines(tmp_path / "results")) == 1
+
+
+def test_a_record_that_contradicts_itself_is_refused_by_name_and_the_others_are_published(tmp_path: Path) -> None:
+    scored(tmp_path / "runs", "roast", "0.1", {0: 0.9, 1: 0.9})
+    np.save(next((tmp_path / "runs").rglob("seed0-*")) / "correct.npy", np.zeros(1250, np.uint8))
+    outcome = invoke(str(tmp_path / "runs"), "--out", str(tmp_path / "results"))
+    assert outcome.exit_code == 1
+    assert "1 result left out" in outcome.output
+    assert "seed0-" in outcome.output
+    assert "0 of 10,000 correctness bits are set: 0.0, not 0.9" in outcome.output
+    assert [line["record"]["seed"] for line in lines(tmp_path / "results")] == [1]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"side_information_bits": 65}, "side_information_bits"),
+        ({"costs": {"macs": 1.0}}, "macs"),
+        ({"running_statistics": 1}, "running_statistics"),
+    ],
+)
+def test_another_count_of_a_published_run_is_refused(tmp_path: Path, change: dict[str, Any], name: str) -> None:
+    scored(tmp_path / "runs", "roast", "0.1", {0: 0.9})
+    publish(tmp_path / "runs", tmp_path / "results")
+    put_changed(tmp_path / "results", 0, **change)
+    with pytest.raises(RunError, match=f"the same run.*: {name} differ"):
+        publish(tmp_path / "runs", tmp_path / "results")
 
 
 def test_nowhere_is_a_sentence(tmp_path: Path) -> None:
@@ -306,7 +336,7 @@ def test_published_results_of_an_installed_task_find_its_card(tmp_path: Path) ->
 
 
 def test_hostile_published_results_are_text(tmp_path: Path) -> None:
-    of = spec("x", "0.1", 0, label=HOSTILE, method=HOSTILE, knobs={HOSTILE: HOSTILE})
+    of = spec("x", "0.1", 0, label="hostile", method=HOSTILE, knobs={HOSTILE: HOSTILE})
     record = result(of, provenance={HOSTILE: HOSTILE}, costs={HOSTILE: 1.0}, allocation={HOSTILE: HOSTILE})
     (tmp_path / "results").mkdir()
     line = json.dumps({"record": record, "correct": None}) + "\n"

@@ -115,7 +115,7 @@ def test_the_command_ends_with_one_and_names_what_is_corrupt_and_shows_the_rest(
     told = json.loads(outcome.output)
     assert str(bad) in told["problems"][0]
     assert told["tasks"][0]["cells"][0]["seeds"] == 1
-    assert "1 corrupt" in next((tmp_path / "site/tasks").glob("*.html")).read_text()
+    assert ">1 of 10 seeds unreadable</span>" in next((tmp_path / "site/tasks").glob("*.html")).read_text()
     assert str(bad) in (tmp_path / "site/index.html").read_text()
 
 

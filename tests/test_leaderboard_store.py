@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,6 +132,36 @@ def test_bits_that_differ_are_a_contradiction_and_times_are_not(tmp_path: Path) 
     assert "the same run" in collect(one, two).problems[0]
     np.save(folder / "correct.npy", np.load(folder / "correct.npy")[::-1])
     assert "different results" in collect(one, two).problems[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"costs": {"macs": 1.0}},
+        {"side_information_bits": 65},
+        {"running_statistics": 641},
+        {"test_examples": 2 * 1_647},
+        {"dense_parameters": 77_851},
+    ],
+)
+def test_copies_with_other_counts_are_a_contradiction_and_say_in_what(tmp_path: Path, change: dict[str, Any]) -> None:
+    one, two = of_two_machines(tmp_path)
+    file = next(two.rglob("seed1-*/result.json"))
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    store = collect(one, two)
+    assert [run.state for run in store.runs] == ["done", "corrupt", "done"]
+    (problem,) = store.problems
+    assert f"{next(iter(change.get('costs', change)))} differ. None of them is counted" in problem
+
+
+def test_copies_that_were_not_as_fast_are_one_result_and_say_so(tmp_path: Path) -> None:
+    one, two = of_two_machines(tmp_path)
+    file = next(two.rglob("seed1-*/result.json"))
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "costs": {**content["costs"], "train_seconds": 99.0}}))
+    store = collect(one, two)
+    assert [run.state for run in store.runs] == ["done"] * 3
+    assert "which is counted; train_seconds differ. Remove one" in store.problems[0]
 
 
 def test_many_that_are_there_twice_are_counted_in_one_sentence(tmp_path: Path) -> None:

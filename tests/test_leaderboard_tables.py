@@ -57,7 +57,7 @@ def test_standings_hold_a_number_its_spread_its_difference_and_its_runs(board: B
         ("magnitude", "1", ["skipped", "nothing to prune"]),
         ("magnitude", "0.05", ["over budget"]),
         ("hashed", "1", ["trial"]),
-        ("roast", "0.25", ["2 failed", "n 8 of 10"]),
+        ("roast", "0.25", ["2 of 10 seeds failed", "n 8 of 10"]),
         ("shallow", "1", ["not run", words.MISSING]),
     ],
 )
@@ -107,6 +107,8 @@ def test_details_say_what_a_cell_is_and_why(board: Board) -> None:
     assert said["magnitude", "1×"] == "skipped nothing to prune at the dense network's size"
     assert said["magnitude", "0.05×"] == "over budget 4,020 parameters after pruning, 3,892 allowed"
     assert said["hashed", "1×"] == "trial"
+    assert [part.text for part in told["roast", "0.25×"].small] == ["not ranked: 2 of 10 seeds failed"]
+    assert told["roast", "0.25×"].title == "2 of 10 seeds failed: The loss became NaN in epoch 4."
     assert all(len(row.facets) == len(table.filters) for row in table.rows)
 
 
@@ -203,6 +205,13 @@ def test_bytes(given: float | None, expected: str) -> None:
 def test_csv_writes_nan_and_missing_apart_and_runs_no_formula() -> None:
     text = Sheet(("a", "b", "c", "d"), ((math.nan, None, "=1+1", -0.5),)).text()
     assert text == "a,b,c,d\nNaN,,'=1+1,-0.5\n"
+
+
+def test_what_a_cell_sorts_by_has_no_control_characters_and_is_short() -> None:
+    key = Item("x", order="a\x00b\x1b[2J\u202ec" + "d" * 5000).sort_key
+    assert key.isprintable()
+    assert key.startswith("a\ufffdb")
+    assert len(key) <= 201
 
 
 def test_nan_and_missing_sort_last() -> None:

@@ -72,7 +72,7 @@ def repeated(spec: RunSpec) -> list[RunSpec]:
     )
 
 
-@pytest.mark.parametrize(("name", "runs"), [("quickstart", 11 * 4 * 10), ("digits15", 22 * (7 + 7 + 5) * 10)])
+@pytest.mark.parametrize(("name", "runs"), [("quickstart", 11 * 4 * 10), ("digits15", 37 * (7 + 7 + 5) * 10)])
 def test_a_suite_plans_every_task_method_budget_and_seed(name: str, runs: int):
     specs = suite(name)
     assert len(specs) == runs

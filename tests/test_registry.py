@@ -82,7 +82,7 @@ def test_an_entry_points_name_is_the_name_of_its_class():
 )
 def test_an_unknown_method_is_answered_with_the_nearest_and_all_others(given: str, near: str):
     with pytest.raises(
-        UnknownName, match=rf"Unknown method '{given}'\. Did you mean .*'{near}'.*\? Known: batch-ensemble, "
+        UnknownName, match=rf"Unknown method '{given}'\. Did you mean .*'{near}'.*\? Known: basis, batch-ensemble, "
     ) as caught:
         Registry().method(given)
     assert near in caught.value.near
@@ -90,7 +90,7 @@ def test_an_unknown_method_is_answered_with_the_nearest_and_all_others(given: st
 
 
 def test_a_name_like_no_other_gets_no_guess():
-    with pytest.raises(UnknownName, match=r"^Unknown method 'xxxxxxxxxxxx'\. Known: batch-ensemble"):
+    with pytest.raises(UnknownName, match=r"^Unknown method 'xxxxxxxxxxxx'\. Known: basis, batch-ensemble"):
         Registry().method("xxxxxxxxxxxx")
 
 

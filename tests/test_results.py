@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from npasbench.leaderboard.grouping import boards
 from npasbench.leaderboard.published import Published, read_published
+from npasbench.leaderboard.store import collect
 from npasbench.registry import Registry
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +48,19 @@ def test_a_cell_is_published_with_all_its_seeds_or_not_at_all(path: Path):
         seeds.setdefault((one.record.label, one.record.budget_parameters), []).append(one.record.seed)
     for (label, budget), found in seeds.items():
         assert len(set(found)) == len(found) == 10 - COLLAPSED.get((path.stem, label, budget), 0)
+
+
+def test_published_records_agree_with_themselves_and_rank_unless_a_seed_was_refused():
+    store = collect(ROOT / "results")
+    assert store.problems == ()
+    every = boards(store.runs)
+    assert [board.seeds for board in every] == [10] * len(FILES)
+    assert not any(board.provisional for board in every)
+    for board in every:
+        for entry in board.entries:
+            for cell in entry.cells.values():
+                lost = any(run.state != "done" for run in cell.runs)
+                assert entry.ranked_at(cell.budget) == (cell.kind == "measured" and not lost)
 
 
 def test_the_page_of_results_holds_the_tables_of_the_records():

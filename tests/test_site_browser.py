@@ -280,11 +280,12 @@ def test_hostile_words_are_escaped_in_what_is_saved(browser: sync_api.Browser, t
     hostile(tmp_path / "runs")
     site = build_site(tmp_path / "runs", tmp_path / "site").index.parent
     visit = Visit(browser, task_of(site))
+    tick(visit, "Columns", "Method")
     _, text = saved(visit, "LaTeX")
     assert "<img" not in text
     assert "\\textless{}img src=x onerror=alert(1)\\textgreater{}" in text
     _, text = saved(visit, "CSV")
-    assert next(csv.DictReader(io.StringIO(text)))["entry"] == HOSTILE
+    assert next(csv.DictReader(io.StringIO(text)))["method"] == HOSTILE
     assert visit.wrong == []
 
 
@@ -324,6 +325,57 @@ def test_two_entries_are_compared_seed_by_seed(browser: sync_api.Browser, site: 
     assert shown(again, "pairs") == shown(visit, "pairs")
     sync_api.expect(visit.page.locator("table.prices tbody tr")).to_have_count(4)
     assert again.wrong == visit.wrong == []
+
+
+MARKS = {"▲": "higher", "▼": "lower", "=": "tie", "?": "too few"}
+
+
+def compared(visit: Visit, first: str, second: str) -> dict[str, str]:
+    """The verdict that the compare page shows of a pair, by budget."""
+    visit.page.get_by_label("First").select_option(first)
+    visit.page.get_by_label("Second").select_option(second)
+    return {row[0]: MARKS.get(row[3][:1], "") for row in shown(visit, "pairs")}
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site of a task where some pairs can be told apart."""
+    root = tmp_path_factory.mktemp("told")
+    realistic(root / "runs", seeds=10)
+    return build_site(root / "runs", root / "site").index.parent
+
+
+def test_the_compare_page_marks_a_pair_as_the_tasks_page_does(browser: sync_api.Browser, told: Path) -> None:
+    rows = list(csv.DictReader((told / f"tasks/{task_of(told).stem}.accuracy.csv").open()))
+    letters = {(row["label"], f"{row['budget']}×"): row["letters"] for row in rows if row["ranked"] == "yes"}
+    visit = Visit(browser, compare_of(told))
+    seen = set()
+    for first, second in (("ssn", "naive"), ("naive", "shallow"), ("template-bank", "hashed"), ("ssn", "shallow")):
+        for budget, verdict in compared(visit, first, second).items():
+            if (first, budget) in letters and (second, budget) in letters:
+                together = {*letters[first, budget]} & {*letters[second, budget]}
+                assert (verdict == "tie") == bool(together), (first, second, budget)
+                seen.add(verdict)
+            else:
+                assert verdict == ""
+    assert {"higher", "tie"} <= seen
+    assert visit.wrong == []
+
+
+def test_a_pair_with_the_control_has_the_verdict_of_the_test_against_it(browser: sync_api.Browser, told: Path) -> None:
+    visit = Visit(browser, compare_of(told))
+    rows = list(csv.DictReader((told / f"compare/{compare_of(told).stem}.against.csv").open()))
+    other_way = {"higher": "lower", "lower": "higher"}
+    seen = set()
+    for label in ("ssn", "shallow"):
+        forth, back = compared(visit, label, "narrow"), compared(visit, "narrow", label)
+        for row in rows:
+            if row["label"] == label and row["difference"]:
+                verdict = row["verdict"]
+                assert forth[f"{row['budget']}×"] == verdict
+                assert back[f"{row['budget']}×"] == other_way.get(verdict, verdict)
+                seen.add(verdict)
+    assert {"higher", "lower"} <= seen
 
 
 def test_the_same_examples_are_counted_against_the_control(browser: sync_api.Browser, site: Path) -> None:
@@ -398,6 +450,32 @@ def test_charts_are_printed_in_the_colours_of_paper(browser: sync_api.Browser, s
     visit.page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert visit.page.evaluate(stroke) == dark
     assert visit.wrong == []
+
+
+def test_charts_that_were_not_in_view_yet_are_drawn_before_the_page_is_printed(
+    browser: sync_api.Browser, site: Path
+) -> None:
+    visit = Visit(browser, task_of(site))
+    visit.page.locator("figure.chart").first.scroll_into_view_if_needed()
+    visit.page.locator(".plot .scatterlayer .trace").first.wait_for()
+    empty = "[...document.querySelectorAll('figure.chart')].filter(box => box.offsetParent && !box.querySelector('.trace')).length"
+    assert visit.page.evaluate(empty) > 0
+    visit.page.emulate_media(media="print")
+    visit.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert visit.page.evaluate(empty) == 0
+    visit.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert visit.page.locator("figure.chart .late").count() == 0
+    assert visit.wrong == []
+
+
+def test_a_chart_that_cannot_be_drawn_before_printing_says_so_on_paper(browser: sync_api.Browser, site: Path) -> None:
+    page = browser.new_page()
+    page.route("**/plotly.min.js", lambda route: None)  # still on its way
+    page.goto(task_of(site).as_uri(), wait_until="domcontentloaded")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert "was not drawn yet" in page.locator("figure.chart .late").first.inner_text()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("figure.chart .late").count() == 0
 
 
 class Links(HTMLParser):

@@ -92,7 +92,7 @@ def test_one_batch_in_parts_has_the_gradients_and_statistics_worked_out_by_hand(
     class OneBatch:
         steps_per_epoch = 1
 
-        def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        def epoch(self, epoch: int, start_step: int = 0, rows: object = None) -> Iterator[Batch]:
             yield Batch(inputs, labels, torch.arange(7))
 
     Training(Dense(), network, recipe, OneBatch(), CPU).run(Quiet())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 import npasbench.tasks
+from npasbench.card import Entry
 from npasbench.cli import npasbench as cli
+from npasbench.leaderboard.known_cards import Cards
 from npasbench.leaderboard.publishing import publish
 from npasbench.leaderboard.store import collect
 from npasbench.leaderboard.verify_command import verify as command
+from npasbench.plan import plan_entry
+from npasbench.registry import Registry
 from npasbench.running import record as records
+from npasbench.running.rebuilding import Builder
 from npasbench.running.record_checks import check_record
 from npasbench.running.repeating import EVALUATED, TRAINED, compared
 from npasbench.running.verification import FILE, STATES, Verified, read_states, write_states
@@ -125,13 +131,16 @@ def test_a_run_directory_and_a_published_file_can_be_named(runs: Path, made: Pat
 
 @pytest.mark.slow
 def test_runs_are_trained_again_and_come_out_the_same(runs: Path, made: Path) -> None:
-    first = invoke(runs, made, "--retrain", "2", "--seed", "3", "--json")
+    first = invoke(runs, made, "--retrain", "2", "--draw-seed", "three", "--json")
     assert first.exit_code == 0, first.output
     assert states(first) == {"re-run": 2, "re-evaluated": 2, "submitted": 1}
     trained = [
         check for run in json.loads(first.output)["runs"] for check in run["checks"] if check["name"] == "training"
     ]
     assert {check["detail"] for check in trained} == {"exactly, on the same device and versions"}
+    lots = json.loads(first.output)["lots"]
+    assert (lots["seed"], len(lots["drawn"]), lots["able"]) == ("three", 2, 4)
+    assert lots["unable"] == {"it was refused": 1}
     invoke(runs, made)
     assert [run.verified for run in collect(runs).runs].count("re-run") == 2
 
@@ -177,6 +186,12 @@ def test_training_again_finds_numbers_that_were_made_up(runs: Path, made: Path, 
         ("roast", {"accounting": "bank"}, "the card counts by total"),
         ("roast", {"task_version": 9}, "the record says 9"),
         ("roast", {"costs": {"macs": -1.0}}, "cost macs is negative"),
+        ("roast", {"costs": {"macs": 1.0}}, "multiply-adds, not 1"),
+        ("magnitude", {"costs": {"macs": 1.0}}, "multiply-adds, not 1"),
+        ("narrow", {"costs": {"macs": 1.0}}, "multiply-adds, not 1"),
+        ("roast", {"side_information_bits": 1}, "bits of side information, not 1"),
+        ("roast", {"running_statistics": 1}, "running statistics, not 1"),
+        ("narrow", {"bank_params": 1}, "parameters in banks, not 1"),
         ("dense", {"reason": ""}, "does not say why"),
         ("dense", {"smallest": 5}, "though 5 parameters would do"),
         ("dense", {"metrics": {"accuracy": 0.9}}, "has no metrics"),
@@ -191,6 +206,46 @@ def test_a_record_that_cannot_be_is_named_with_what_is_wrong(
     assert outcome.exit_code == 1
     assert words in outcome.output
     assert "Traceback" not in outcome.output
+
+
+def test_fewer_parameters_than_the_network_has_differ(runs: Path, made: Path) -> None:
+    folder = one_of(runs, "roast")
+    told = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    kinds = told["parameters"]
+    fewer = {**kinds, "bank": kinds["bank"] - 9, "total": kinds["total"] - 9}
+    certificate = {**told["certificate"], "floats": fewer["total"]}
+    effective = told["effective_parameters"] - 9
+    rewrite(folder, parameters=fewer, bank_params=None, certificate=certificate, effective_parameters=effective)
+    (folder / "model.safetensors").unlink()
+    outcome = invoke(folder, made)
+    assert f"the network has {kinds['total']:,} parameters, not {fewer['total']:,}" in outcome.output
+    elsewhere = {**told["provenance"], "commit": "another"}
+    rewrite(folder, provenance=elsewhere)
+    assert "differs" not in invoke(folder, made).output.replace("0 differs", "")
+    rewrite(folder, costs={"macs": told["costs"]["macs"] * 1.02})
+    assert "multiply-adds, not" in invoke(folder, made).output
+
+
+def test_an_nll_below_what_the_wrong_predictions_cost_differs(runs: Path, made: Path) -> None:
+    folder = one_of(runs, "roast")
+    metrics = json.loads((folder / "result.json").read_text(encoding="utf-8"))["metrics"]
+    least = (1 - metrics["accuracy"]) * math.log(2)
+    rewrite(folder, metrics={**metrics, "nll": least - 0.001})
+    assert "each wrong prediction costs at least ln 2" in invoke(folder, made).output
+    rewrite(folder, metrics={**metrics, "nll": least + 0.001})
+    assert "at least ln 2" not in invoke(folder, made).output
+
+
+def test_a_network_that_a_search_decides_is_not_built_and_says_so(runs: Path, made: Path) -> None:
+    builder = Builder()
+    record = records.read(FROZEN / "1-first-done.json")
+    card = Cards(()).of(record)
+    assert card is not None
+    entry = Entry(label="x", method="ssn", set={"groups": "learned"})
+    (spec,) = plan_entry(card.name, entry, Registry(), budgets=["0.1"], seeds=[0])
+    assert "depends on a search" in builder.check(record, "a", lambda: spec).detail
+    huge = spec.model_copy(update={"budget_parameters": 10**12})
+    assert "above 4 times the dense count is not built" in builder.check(record, "b", lambda: huge).detail
 
 
 def test_a_certificate_that_was_not_passed_or_does_not_add_up_differs(runs: Path, made: Path) -> None:
@@ -217,6 +272,7 @@ def test_a_certificate_that_was_not_passed_or_does_not_add_up_differs(runs: Path
         (lambda subsets: subsets[3].update(members=[0, 0]), "subsets name each"),
         (lambda subsets: subsets[3].update(members=[77]), "subsets name each"),
         (lambda subsets: subsets[5]["metrics"].update(accuracy=1.5), "has accuracy 1.5"),
+        (lambda subsets: subsets[5]["metrics"].update(nll=1e-9), "has an NLL of 1e-09 cannot be with an accuracy"),
     ],
 )
 def test_members_and_subsets_that_contradict_each_other_differ(change: Callable[[Any], object], words: str) -> None:
@@ -280,13 +336,13 @@ def test_plugins_of_a_record_are_not_imported_and_its_label_is_no_path(runs: Pat
     evil = tmp_path / "evil.py"
     evil.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
-    label = str(tmp_path / "escaped")
-    (folder / "spec.json").write_text(json.dumps({**spec, "plugins": [str(evil)], "label": label}), encoding="utf-8")
-    rewrite(folder, label=label)
+    (folder / "spec.json").write_text(json.dumps({**spec, "plugins": [str(evil)]}), encoding="utf-8")
     outcome = invoke(folder, made, "--retrain", "1", "--json")
     assert outcome.exit_code == 0, outcome.output
     assert states(outcome) == {"re-run": 1}
     assert not (tmp_path / "ran").exists()
+    rewrite(folder, label=str(tmp_path / "escaped"))
+    assert "is no label" in invoke(folder, made, "--retrain", "1").output
     assert not (tmp_path / "escaped").exists()
 
 
@@ -322,6 +378,17 @@ def test_elsewhere_numbers_may_lie_a_little_apart_and_here_not_at_all() -> None:
     assert compared("x", one, far.model_copy(update=elsewhere), None, None, TRAINED).outcome == "differs"
     counted = one.model_copy(update={**elsewhere, "parameters": {"total": 1}})
     assert "parameters is" in compared("x", one, counted, None, None, TRAINED).detail
+
+
+def test_kinds_may_be_called_otherwise_by_another_version_of_npasbench() -> None:
+    one = records.read(FROZEN / "1-first-done.json")
+    kinds = {"parameters": {"all": one.parameters["total"], "total": one.parameters["total"]}}
+    told = compared("x", one, one.model_copy(update=kinds), None, None, EVALUATED)
+    assert "parameters is" in told.detail
+    later = {**kinds, "provenance": {**one.provenance, "commit": "another"}}
+    assert compared("x", one, one.model_copy(update=later), None, None, EVALUATED).outcome == "agrees"
+    fewer = {**later, "parameters": {"total": 1}}
+    assert "parameters is" in compared("x", one, one.model_copy(update=fewer), None, None, EVALUATED).detail
 
 
 # verification.json

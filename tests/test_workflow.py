@@ -28,6 +28,11 @@ def test_it_runs_on_pull_requests_that_touch_results_and_may_only_read() -> None
     assert "persist-credentials: false" in TEXT
 
 
+def test_it_is_yaml_and_every_step_does_something() -> None:
+    steps = pytest.importorskip("yaml").safe_load(TEXT)["jobs"]["verify"]["steps"]
+    assert all(("run" in step) != ("uses" in step) for step in steps)
+
+
 def test_every_action_is_pinned_to_a_version() -> None:
     actions = re.findall(r"uses: (\S+)", TEXT)
     assert actions
@@ -51,3 +56,11 @@ def test_its_commands_parse(command: str) -> None:
 def test_it_verifies_trains_again_compares_and_renders() -> None:
     assert [command.split()[1] for command in COMMANDS] == ["verify", "compare", "leaderboard"]
     assert "--retrain 1" in COMMANDS[0]
+
+
+def test_what_is_trained_again_is_drawn_from_what_is_new_by_a_seed_that_nobody_knows_beforehand() -> None:
+    assert "--new-since before/results" in COMMANDS[0]
+    words = shlex.split(COMMANDS[0])
+    seed = words[words.index("--draw-seed") + 1]
+    assert {"$GITHUB_RUN_ID", "$GITHUB_SHA"} <= {*seed.split("-")}  # of a pull request, the merge commit
+    assert TEXT.index('git archive "$BASE" results | tar -x -C before') < TEXT.index("--new-since")

@@ -1,7 +1,7 @@
 // Charts are data in the page; their colours come from the style sheet, so that they follow the theme.
 (() => {
   "use strict";
-  // plotly is heavy: it is read when the first chart comes into view, after the page has been shown.
+  // plotly is heavy: it is read once the page has been shown, and by then only waited for where a chart is in view.
   const heavy = new URL("plotly.min.js", document.currentScript.src).href;
   let reading = null;
   const plotly = () => {
@@ -10,6 +10,8 @@
     });
     return reading;
   };
+  // While the tables are made sortable it is read already.
+  requestAnimationFrame(() => setTimeout(plotly));
 
   const probe = document.createElement("i");
   const colour = (name) => {
@@ -101,10 +103,18 @@
       inView.observe(box);
       sized.observe(box);
     }
-    // Paper is light, whatever the screen is.
+    // Paper is light, whatever the screen is, and shows the charts that were not in view yet too.
     const printing = (yes) => {
       document.documentElement.toggleAttribute("data-printing", yes);
-      if (window.Plotly) boxes.filter(shown).forEach(paint);
+      for (const box of boxes.filter(shown)) {
+        box.querySelector(".late")?.remove();
+        if (window.Plotly) {
+          drawn.set(box, box.clientWidth);
+          paint(box);
+        } else if (yes) {
+          box.append(Object.assign(document.createElement("p"), { className: "under late", textContent: "This chart was not drawn yet. Print the page once more." }));
+        }
+      }
     };
     window.addEventListener("beforeprint", () => printing(true));
     window.addEventListener("afterprint", () => printing(false));

@@ -1,4 +1,5 @@
-// Any two entries of a task, from the scores in the page: differences seed by seed, with their intervals.
+// Any two entries of a task, from the scores in the page: differences seed by seed, with their intervals. Which is higher was
+// decided when the page was made, for all pairs together.
 (() => {
   "use strict";
   const { chosen, choose, follow } = window.npasbench;
@@ -7,8 +8,12 @@
     element.append(...inside);
     return element;
   };
-  const MARKS = { higher: "▲", lower: "▼", tie: "=", "too-few": "?" };
-  const SAID = { higher: "higher", lower: "lower", tie: "a tie: the interval holds zero", "too-few": "too few common seeds to tell" };
+  const MARKS = { higher: "▲ ", lower: "▼ ", tie: "= ", "too few": "? ", "": "" };
+  const SAID = {
+    higher: "higher", lower: "lower", tie: "a tie: they cannot be told apart", "too few": "too few seeds to tell",
+    "": "not decided: one of them does not rank here",
+  };
+  const OTHER_WAY = { higher: "lower", lower: "higher" };
   const minus = (text) => text.replace("-", "−");
   const fixed = (value, digits) => (Number.isFinite(value)
     ? minus(value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })) : "NaN");
@@ -16,7 +21,7 @@
 
   const begin = (section) => {
     const data = JSON.parse(section.querySelector("script").textContent);
-    const { entries, budgets, costs, quantiles, telling } = data;
+    const { entries, budgets, costs, quantiles } = data;
 
     const interval = (values) => {
       const n = values.length;
@@ -32,9 +37,12 @@
       const common = Object.keys(a.scores).filter((seed) => seed in b.scores);
       return common.length ? interval(common.map((seed) => score(a.scores[seed]) - score(b.scores[seed]))) : null;
     };
-    const verdict = ({ n, mean, half }) => {
-      if (n < telling || !Number.isFinite(half)) return "too-few";
-      return mean - half > 0 ? "higher" : mean + half < 0 ? "lower" : "tie";
+    // What the task's page decides, from the first entry's side; nothing for a pair of which one does not rank.
+    const decided = (a, b, at) => {
+      const [one, other] = [entries.indexOf(a), entries.indexOf(b)];
+      const { pairs, families } = budgets[at].decided;
+      const [verdict = "", p = "", family = 0] = pairs[`${Math.min(one, other)} ${Math.max(one, other)}`] ?? [];
+      return { verdict: one < other ? verdict : OTHER_WAY[verdict] ?? verdict, p, family: families[family] };
     };
 
     const spread = (half, write) => (Number.isFinite(half) ? [" ", make("span", { className: "spread", textContent: `± ${write(half)}` })] : []);
@@ -45,13 +53,13 @@
       const note = cell.kind === "measured" ? [] : [make("span", { className: "small", textContent: cell.kind === "trial" ? "trial" : "over budget" })];
       return make("td", {}, percent(found.mean), ...spread(found.half, percent), ...note);
     };
-    const gapCells = (found) => {
+    const gapCells = (found, { verdict, p, family }) => {
       if (!found) return [make("td", { textContent: "" }), make("td"), make("td", { className: "words" })];
-      const kind = verdict(found);
+      const tested = p && verdict !== "too few" ? [make("span", { className: "small", textContent: `p ${p}, corrected for ${family}` })] : [];
       return [
-        make("td", { className: kind }, `${MARKS[kind]} ${signed(found.mean)}`, ...spread(found.half, percent)),
+        make("td", { className: verdict.replace(" ", "-") || "quiet" }, `${MARKS[verdict]}${signed(found.mean)}`, ...spread(found.half, percent)),
         make("td", { textContent: found.n }),
-        make("td", { className: "words", textContent: SAID[kind] }),
+        make("td", { className: "words" }, SAID[verdict], ...tested),
       ];
     };
     const head = (...titles) => {
@@ -65,8 +73,8 @@
     const row = (budget, ...cells) => make("tr", {}, make("th", { scope: "row", textContent: budget.text }), ...cells);
 
     const showPairs = (a, b) => {
-      const rows = budgets.map((budget, at) => row(budget, ownCell(a.cells[at]), ownCell(b.cells[at]), ...gapCells(gap(a.cells[at], b.cells[at]))));
-      const titles = head("Budget", [a.title, "%"], [b.title, "%"], ["Difference", "points"], ["n", "common seeds"], "The first is");
+      const rows = budgets.map((budget, at) => row(budget, ownCell(a.cells[at]), ownCell(b.cells[at]), ...gapCells(a === b ? null : gap(a.cells[at], b.cells[at]), decided(a, b, at))));
+      const titles = head("Budget", [a.title, "%"], [b.title, "%"], ["Difference", "points, uncorrected 95 %"], ["n", "common seeds"], ["The first is", "by corrected tests"]);
       titles.querySelector("th:last-child").className = "words";
       section.querySelector("table.pairs").replaceChildren(titles, make("tbody", {}, ...rows));
     };

@@ -37,7 +37,7 @@ def write_model(path: Path, method: Method, network: nn.Module) -> int:
     for name, tensor in structure.tensors.items():
         if tensor.is_floating_point() or tensor.is_complex():
             raise MethodError(
-                f"{method.name}.structure holds '{name}' as {tensor.dtype}; trained numbers belong into parameters."
+                f"{method.title}.structure holds '{name}' as {tensor.dtype}; trained numbers belong into parameters."
             )
     numbers = {f"parameter.{name}": value for name, value in _stored(network, structure).items()}
     written = sum(value.numel() for value in numbers.values())
