@@ -68,7 +68,8 @@ def sizes(tiles: int, parameters: int, most: int) -> tuple[int, int]:
         raise BudgetTooSmall(smallest=price(tiles, 1, 1))
     both = next(n for n in range(TILE, 0, -1) if price(tiles, min(n, most), n) <= parameters)
     near = math.ceil(both / 4)
-    largest = [(z, _hidden(tiles, z, parameters)) for z in range(max(1, both - near), min(both + near, most) + 1)]
+    around = range(max(1, both - near), min(both + near, most) + 1)
+    largest = [(z, min(_hidden(tiles, z, parameters), both + near)) for z in around]
     able = [pair for pair in largest if abs(pair[1] - both) <= near and pair[1] >= 1]
     return max([(min(both, most), both), *able], key=lambda pair: (price(tiles, *pair), -abs(pair[0] - pair[1])))
 

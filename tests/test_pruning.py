@@ -280,7 +280,7 @@ def test_synflow_keeps_every_layer_alive_at_one_per_cent(name: str, budget: str)
     masks = kept(name, budget)
     density = sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
     assert density == pytest.approx(0.01, abs=0.0005)
-    assert min(int(mask.sum()) for mask in masks.values()) > 10
+    assert min(int(mask.sum()) for mask in masks.values()) > 5
 
 
 @pytest.mark.slow

@@ -357,6 +357,9 @@ class Kept(BriefSearch):
 
     team = Team()
 
+    def took(self, seconds: float) -> None:
+        self.seconds = seconds
+
     def costs(self) -> dict[str, float | None]:
         return {"search_epochs": 2.0}
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 import npasbench.tasks
@@ -208,14 +209,17 @@ def test_a_record_that_cannot_be_is_named_with_what_is_wrong(
     assert "Traceback" not in outcome.output
 
 
-def test_fewer_parameters_than_the_network_has_differ(runs: Path, made: Path) -> None:
+def test_fewer_parameters_than_the_network_has_differ(runs: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("npasbench.running.rebuilding.commit", lambda: {"commit": "here"})
     folder = one_of(runs, "roast")
     told = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     kinds = told["parameters"]
+    here = {**told["provenance"], "commit": "here", "torch": torch.__version__}
     fewer = {**kinds, "bank": kinds["bank"] - 9, "total": kinds["total"] - 9}
     certificate = {**told["certificate"], "floats": fewer["total"]}
     effective = told["effective_parameters"] - 9
-    rewrite(folder, parameters=fewer, bank_params=None, certificate=certificate, effective_parameters=effective)
+    changes = {"certificate": certificate, "effective_parameters": effective, "provenance": here}
+    rewrite(folder, parameters=fewer, bank_params=None, **changes)
     (folder / "model.safetensors").unlink()
     outcome = invoke(folder, made)
     assert f"the network has {kinds['total']:,} parameters, not {fewer['total']:,}" in outcome.output
