@@ -3,6 +3,9 @@
 The weights of several layers stand side by side in one matrix, whose singular value decomposition, cut at k, gives a
 basis that they share and coefficients of each layer: W_l = B C_l. The paper compresses trained layers of one type;
 here the layers of equal shape share a basis, which is trained from the decomposition of their initial weights.
+
+The coefficients are most of what is trained, a column for each input of each layer. So they are called factors here,
+and are decayed and counted as the basis is.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ class Basis(SharingMethod):
     """Layers of equal shape share k basis vectors; one fraction of all that could be for each shape, by the budget."""
 
     knobs = BasisKnobs
+    version = 2
     cite = """@inproceedings{wang2025basis,
   title = {Basis Sharing: Cross-Layer Parameter Sharing for Large Language Model Compression},
   author = {Wang, Jingcun and Chen, Yu-Guang and Lin, Ing-Chao and Li, Bing and Zhang, Grace Li},
@@ -50,7 +54,7 @@ class Basis(SharingMethod):
 
 
 class SharedBases(WeightGenerator):
-    """For each shape ``basis [out, k] @ coefficients [k, layers * in * kernel]``, all layers side by side."""
+    """For each shape ``basis [out, k] @ factors [k, layers * in * kernel]``, all layers side by side."""
 
     def __init__(
         self,
@@ -60,7 +64,7 @@ class SharedBases(WeightGenerator):
         rng: torch.Generator,
     ) -> None:
         super().__init__()
-        self.basis, self.coefficients = nn.ParameterDict(), nn.ParameterDict()
+        self.basis, self.factors = nn.ParameterDict(), nn.ParameterDict()
         self.unshared = nn.ParameterList()
         self.groups: dict[str, tuple[tuple[int, ...], list[str]]] = {}
         self.whole: list[str] = []
@@ -72,15 +76,15 @@ class SharedBases(WeightGenerator):
             else:
                 self.groups[str(index)] = (group[0].shape, [layer.name for layer in group])
                 side_by_side = torch.cat([weight.flatten(1) for weight in drawn], dim=1)
-                basis, coefficients = spectral(side_by_side, k, scaled=scaled)
+                basis, factors = spectral(side_by_side, k, scaled=scaled)
                 self.basis[str(index)] = nn.Parameter(basis)
-                self.coefficients[str(index)] = nn.Parameter(coefficients)
+                self.factors[str(index)] = nn.Parameter(factors)
 
     def forward(self) -> dict[str, Tensor]:
         """``[out, k] @ [k, layers * rest] -> layers of [out, *rest]``, one product for each shape."""
         weights: dict[str, Tensor] = dict(zip(self.whole, self.unshared, strict=True))
         for index, (shape, names) in self.groups.items():
-            side_by_side = self.basis[index] @ self.coefficients[index]
+            side_by_side = self.basis[index] @ self.factors[index]
             apart = side_by_side.view(shape[0], len(names), -1).transpose(0, 1).reshape(len(names), *shape)
             weights |= dict(zip(names, apart.unbind(0), strict=True))
         return weights

@@ -14,9 +14,10 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from npasbench import streams
 from npasbench.api import EpochContext, Findings, Knobs, Method, Problem, Structure
 from npasbench.pruning.channels import follow
-from npasbench.pruning.channels_choice import Scope
+from npasbench.pruning.channels_choice import Scope, l1_norms
 from npasbench.pruning.channels_graph import CannotFollow, of_members
 from npasbench.pruning.channels_network import ThinnedNetwork
 
@@ -24,8 +25,9 @@ from npasbench.pruning.channels_network import ThinnedNetwork
 class ChannelL1Knobs(Knobs):
     """Channels go once, ``at`` that share of training, after the epoch in which it is reached.
 
-    ``scope``: with ``layer`` the same share of channels goes everywhere; ``global`` compares L1 norms, each layer's divided
-    by their mean, over the whole network.
+    ``scope``: with ``layer`` the same share of channels goes everywhere; ``global`` compares the initial L1 norms, each
+    layer's divided by their mean, over the whole network. That says how many channels remain where, the same for all seeds
+    (it looks at seed 0), so that all of them train one network; which ones remain, the trained norms of each layer say.
     """
 
     at: float = Field(0.2, gt=0, le=1)
@@ -68,7 +70,9 @@ class ChannelL1(Method):
     def build(self, problem: Problem, findings: Findings, rng: torch.Generator) -> ThinnedNetwork:  # noqa: ARG002
         """The dense network, and what of it goes together."""
         groups = of_members(problem.architectures, problem.input_shape, problem.excluded)
-        return ThinnedNetwork(problem.create(), groups, problem.budget.parameters, self.settings.scope)
+        with streams.global_stream(0, "init"):
+            norms = l1_norms(problem.create(), groups)
+        return ThinnedNetwork(problem.create(), groups, problem.budget, self.settings.scope, norms)
 
     def final_count(self, network: nn.Module) -> int:
         """What is left when channels have gone."""

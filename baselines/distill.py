@@ -100,10 +100,11 @@ class Distill(AddOn):
     def search(self, problem: Problem, context: SearchContext) -> Findings:
         """The method's own search, then the teacher's training by its own method's hooks; its weights are what is found."""
         inner = super().search(problem, context)
-        teaching = context.acting_as(self.teacher)
-        found = self.teacher.search(_dense(problem), teaching) if self.teacher.needs_search() else Findings()
+        found = Findings()
+        if self.teacher.needs_search():
+            found = self.teacher.search(_dense(problem), context.acting_as(self.teacher, stages=f"{_STAGE}-"))
         network = building.audited(self.teacher, _dense(problem), found, context.seed)
-        network = teaching.train(_STAGE, network)
+        network = context.acting_as(self.teacher).train(_STAGE, network)
         structure = self.teacher.structure(network)
         own = Findings(
             {"seed": context.seed, "found": dict(found.facts), "structure": dict(structure.facts)},
@@ -157,12 +158,14 @@ class Distill(AddOn):
 
     def _examples(self, labels: Tensor, logits: Tensor) -> Tensor:
         """Which example of the batch each row of logits is of."""
-        if not isinstance(labels, Followed) or labels.places.shape != logits.shape[:1]:
+        places = labels.known_places() if isinstance(labels, Followed) else None
+        if places is None or places.shape != logits.shape[:1]:
             raise MethodError(
                 f"{self.name} cannot tell which examples the logits of {self.inner.title} are of: its losses call the "
-                "criterion with labels that were computed. Index, repeat or concatenate batch.labels instead."
+                "criterion with labels that were computed or written into. Index, repeat or concatenate batch.labels "
+                "instead."
             )
-        return labels.places
+        return places
 
 
 def _dense(problem: Problem) -> Problem:
@@ -220,17 +223,25 @@ class Followed(Tensor):
     """Labels that know which example of the batch each is of, and keep knowing it when they are moved about.
 
     A method may shuffle, repeat or cut its labels before it calls the criterion, as MIMO does: whatever moves labels is
-    done to their places too. What is computed from labels is a plain tensor.
+    done to their places too. What is computed from labels is a plain tensor, and labels that are written into, or whose
+    memory is through another view of it, have no places any more.
     """
 
     places: Tensor
+    version: int
+    """Torch's count of the writes into their memory when their places were noted."""
 
     @classmethod
     def of(cls, labels: Tensor, places: Tensor | None = None) -> Followed:
         """Labels ``[n]`` of the examples 0 to n - 1, or of those at ``places``."""
         followed = labels.as_subclass(cls)
         followed.places = torch.arange(len(labels), device=labels.device) if places is None else places
+        followed.version = followed._version
         return followed
+
+    def known_places(self) -> Tensor | None:
+        """The places, or None once anything was written into the labels."""
+        return self.places if self._version == self.version else None
 
     @classmethod
     def __torch_function__(
@@ -253,11 +264,11 @@ def _plain(value: Any) -> Any:
 
 
 def _places(value: Any) -> Any:
-    """The places of followed labels, or of a list of such; None of anything else."""
+    """The known places of followed labels, or of a list of such; None of anything else."""
     if isinstance(value, (list, tuple)):
         each = [_places(one) for one in value]
         return None if any(one is None for one in each) else each
-    return value.places if isinstance(value, Followed) else None
+    return value.known_places() if isinstance(value, Followed) else None
 
 
 def _followed(done: Any, places: Any) -> Any:

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from npasbench.api import Findings, Knobs, Problem, SearchContext
-from npasbench.pruning.masks import largest
+from npasbench.pruning.masks import largest, ranked
 from npasbench.pruning.method import PruningMethod, found, initial
 from npasbench.pruning.scores import grasp
 
@@ -39,12 +39,12 @@ class Grasp(PruningMethod):
         """Algorithm 1 up to its masks: scores on the initial network, of which the largest remain.
 
         Raises:
-            LayerCollapse: if nothing of a layer remains.
+            LayerCollapse: if nothing of a layer remains, or a layer gets no gradient.
         """
         network = initial(problem, context.seed)
         tempered = Tempered(network, self.settings.temperature)
         scores = grasp(network.weights, context.losses(tempered, batches=self.settings.batches))
-        return found(largest(scores, network.keep))
+        return found(largest(ranked(scores, self.name), network.keep))
 
 
 class Tempered(nn.Module):

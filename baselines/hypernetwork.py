@@ -92,7 +92,7 @@ class GeneratedTiles(WeightGenerator):
         super().__init__()
         self.shapes = {layer.name: layer.shape for layer in layers}
         self.tiles = [-(-layer.size // TILE) for layer in layers]
-        self.embeddings = nn.Parameter(normal(sum(self.tiles), embedding, std=1.0, rng=rng))
+        self.tile_embeddings = nn.Parameter(normal(sum(self.tiles), embedding, std=1.0, rng=rng))
         self.hypernetwork = nn.ParameterDict(
             {
                 "in_weight": normal(INPUTS * hidden, embedding, std=_START * embedding**-0.5, rng=rng),
@@ -107,7 +107,7 @@ class GeneratedTiles(WeightGenerator):
     def forward(self) -> dict[str, Tensor]:
         """Two products for the tiles of all layers, then each layer's tiles put together."""
         own = self.hypernetwork
-        hidden = torch.addmm(own["in_bias"], self.embeddings, own["in_weight"].T)  # [tiles, 16 d]
+        hidden = torch.addmm(own["in_bias"], self.tile_embeddings, own["in_weight"].T)  # [tiles, 16 d]
         hidden = hidden.view(-1, own["out_weight"].shape[1])  # [tiles 16, d]
         made = torch.addmm(own["out_bias"], hidden, own["out_weight"].T).view(-1, TILE) * self.scales
         parts = torch.split(made, self.tiles)
@@ -118,7 +118,7 @@ class GeneratedTiles(WeightGenerator):
 
     def allocation(self) -> dict[str, dict[str, Any]]:
         """How many tiles make up each layer, and the sizes that all have in common."""
-        common = {"embedding": self.embeddings.shape[1], "hidden": self.hypernetwork["out_weight"].shape[1]}
+        common = {"embedding": self.tile_embeddings.shape[1], "hidden": self.hypernetwork["out_weight"].shape[1]}
         return {name: {"tiles": tiles, **common} for name, tiles in zip(self.shapes, self.tiles, strict=True)}
 
 

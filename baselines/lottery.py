@@ -81,7 +81,7 @@ class Rewindable(MaskedNetwork):
     """``network``, which can note its weights and running statistics: ``early`` holds a copy, at first the initial ones."""
 
     def __init__(self, network: MaskedNetwork) -> None:
-        super().__init__(network.architecture, network.layers, network.rest + network.keep)
+        super().__init__(network.architecture, network.layers, network.budget)
         self.early = copy.deepcopy(network.architecture).requires_grad_(False)
 
     def note(self) -> None:

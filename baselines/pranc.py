@@ -62,7 +62,7 @@ class Pranc(SharingMethod):
 
 
 class RandomCombinations(WeightGenerator):
-    """``coefficients [number]``: each chunk of the weights, laid end to end, is its own coefficients times random signs.
+    """``alphas [number]``: each chunk of the weights, laid end to end, is its own coefficients times random signs.
 
     Signs are scaled to columns of length one, so that a step moves the weights as far as a step on the weights
     themselves would, within what the columns span; a layer's weights are scaled to its deviation.
@@ -83,16 +83,16 @@ class RandomCombinations(WeightGenerator):
         whole = number // self.chunks * self.chunks
         values[:whole] /= own.repeat_interleave(number // self.chunks).sqrt()
         values[whole:] /= own[: number - whole].sqrt()
-        self.coefficients = nn.Parameter(values)
+        self.alphas = nn.Parameter(values)
         seed = torch.randint(-(2**63), 2**63 - 1, (1,), generator=rng)
         self.register_buffer("seed", seed, persistent=False)
 
     def forward(self) -> dict[str, Tensor]:
         """``[chunks, k] -> [chunks, length]``, all layers' weights end to end, then one weight a layer."""
-        even = self.coefficients.shape[0] // self.chunks * self.chunks
-        matrix = self.coefficients[:even].view(self.chunks, -1)
-        if even < self.coefficients.shape[0]:  # the first chunks have one more
-            more = self.coefficients[even:]
+        even = self.alphas.shape[0] // self.chunks * self.chunks
+        matrix = self.alphas[:even].view(self.chunks, -1)
+        if even < self.alphas.shape[0]:  # the first chunks have one more
+            more = self.alphas[even:]
             column = torch.cat([more, more.new_zeros(self.chunks - more.shape[0])])
             matrix = torch.cat([matrix, column[:, None]], dim=1)
         flat: Tensor = _Combine.apply(matrix / math.sqrt(self.length), self.seed, self.length)

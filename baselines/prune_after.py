@@ -13,8 +13,9 @@ information.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
 
 import torch
@@ -24,7 +25,9 @@ from torch import Tensor, nn
 from npasbench import building
 from npasbench.addon import AddOn, bare, hang, hung, joined, parted
 from npasbench.api import (
+    Batch,
     BudgetTooSmall,
+    Criterion,
     Findings,
     Knobs,
     Method,
@@ -38,7 +41,7 @@ from npasbench.errors import NpasbenchError
 from npasbench.pruning import scores
 from npasbench.pruning.bank import AbsoluteWeights, PrunedBank, bank_tensors, shared_networks
 from npasbench.pruning.flow import positive
-from npasbench.pruning.masks import largest
+from npasbench.pruning.masks import largest, ranked
 from npasbench.sharing.allocation import in_proportion
 from npasbench.sharing.layers import shareable_layers
 from npasbench.sharing.network import unshared_parameters
@@ -52,7 +55,8 @@ class PruneAfterKnobs(Knobs):
     """``grow``: how many times the bank that would fit; ``scope`` compares entries over all tensors or within each of them.
 
     Magnitude pruning runs from ``begin`` to ``end`` of training, ``every`` so many steps; ``batches`` are what SNIP and
-    GraSP look at, ``rounds`` how often SynFlow prunes and looks again.
+    GraSP look at, with logits that for GraSP are divided by ``temperature``; ``rounds`` is how often SynFlow prunes and
+    looks again.
     """
 
     rule: Literal["magnitude", "random", "snip", "grasp", "synflow"] = "magnitude"
@@ -62,6 +66,7 @@ class PruneAfterKnobs(Knobs):
     end: float = Field(0.8, gt=0, le=1)
     every: PositiveInt = 3
     batches: PositiveInt = 1
+    temperature: float = Field(200.0, gt=0)
     rounds: PositiveInt = 100
 
     @model_validator(mode="after")
@@ -83,8 +88,7 @@ class PruneAfter(AddOn):
         if reason or method.needs_search():
             return reason
         try:
-            with torch.random.fork_rng(devices=[]):
-                return self._unfit(method, method.build(problem, Findings(), torch.Generator()))
+            return self._unfit(method, building.build(method, problem, Findings(), seed=0))
         except NpasbenchError:
             return None
 
@@ -97,13 +101,17 @@ class PruneAfter(AddOn):
     def build(self, problem: Problem, findings: Findings, rng: torch.Generator) -> nn.Module:
         """The method's network at a larger budget, with masks on its bank and how many entries they are to keep."""
         own, inner = parted(findings)
+        given = f"That is with grow = {self.settings.grow:g};"
         try:
             network = self.inner.build(self._grown(problem), inner, rng)
-        except BudgetTooSmall:
-            raise BudgetTooSmall from None  # what it names is of the larger budget
+        except BudgetTooSmall:  # what it names is of the larger budget
+            raise BudgetTooSmall(hint=f"{given} a larger grow may need less.") from None
         if reason := self._unfit(self.inner, network):
             raise MethodError(f"{self.title}: {reason}.")
-        bank = PrunedBank.on(network, problem, self.inner.final_count(network))
+        try:
+            bank = PrunedBank.on(network, problem, self.inner.final_count(network))
+        except BudgetTooSmall:
+            raise BudgetTooSmall(hint=f"{given} a smaller grow may need less.") from None
         hang(network, self.name, bank)
         if self.settings.rule == "random":
             bank.mask(network, self._largest(scores.random(bank.weights(network), rng), bank.keep))
@@ -153,16 +161,21 @@ class PruneAfter(AddOn):
         try:
             return self.inner.search(grown, context.acting_as(self.inner))
         except BudgetTooSmall as error:
-            larger = grown.budget.parameters
-            raise BudgetTooSmall(f"{error} That is before pruning, when it may have {larger:,} parameters.") from None
+            raise BudgetTooSmall(
+                f"{str(error).rstrip('.')}. That is before pruning, when with grow = {self.settings.grow:g} it may have "
+                f"{grown.budget.parameters:,} parameters; a larger grow may need less."
+            ) from None
 
     def _found(self, network: nn.Module, problem: Problem, context: SearchContext) -> dict[str, Tensor]:
         bank: PrunedBank = hung(network, self.name)
         if self.settings.rule == "synflow":
             return self._by_flow(network, bank, problem.input_shape)
-        losses = context.losses(network, batches=self.settings.batches)
-        rule = scores.snip if self.settings.rule == "snip" else scores.grasp
-        return self._largest(rule(bank.weights(network), losses), bank.keep)
+        batches = self.settings.batches
+        if self.settings.rule == "snip":
+            found = scores.snip(bank.weights(network), context.losses(network, batches=batches))
+            return self._largest(ranked(found, "snip"), bank.keep)
+        losses = context.acting_as(_tempered(self, self.settings.temperature)).losses(network, batches=batches)
+        return self._largest(ranked(scores.grasp(bank.weights(network), losses), "grasp"), bank.keep)
 
     def _by_flow(self, network: nn.Module, bank: PrunedBank, input_shape: tuple[int, ...]) -> dict[str, Tensor]:
         """SynFlow's rounds: after each of n, (keep / all)^(1 / n) of what was left before remains."""
@@ -247,6 +260,30 @@ class PruneAfter(AddOn):
         """The method's, and one bit for each entry of the bank."""
         bank: PrunedBank = hung(network, self.name)
         return self.inner.side_information_bits(network) + bank.size
+
+
+class _Tempered(AddOn):
+    """Divides the logits of the method within it by a temperature, before any criterion sees them."""
+
+    name = "temperature"
+    temperature: float
+
+    def losses(self, network: nn.Module, batch: Batch, criterion: Criterion) -> Iterator[Tensor]:
+        """The method's, of its logits divided."""
+        yield from self.inner.losses(
+            network, batch, lambda logits, labels: criterion(logits / self.temperature, labels)
+        )
+
+
+def _tempered(method: Method, temperature: float) -> Method:
+    """The method with the same add-ons, all of which see tempered logits."""
+    if not isinstance(method, AddOn):
+        tempered = _Tempered(method)
+        tempered.temperature = temperature
+        return tempered
+    other = copy.copy(method)
+    other.inner = _tempered(method.inner, temperature)
+    return other
 
 
 def _among(given: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

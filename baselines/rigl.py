@@ -2,6 +2,11 @@
 
 Sparse from the first step to the last: masks start at random with Erdos-Renyi-kernel densities and move while the
 network trains. Every so many steps each layer drops its smallest weights and grows as many where the gradient is largest.
+
+The paper's code also resets the momentum of what grows; here it does not, as hooks between steps see no optimizer. Removed
+weights gather no momentum, and what they had when they were dropped is multiplied by 0.9 in each step at SGD's usual 0.9. So
+with ``every = 10`` one grown weight in five to ten starts with what is left of its old momentum, at most 0.35 of it; with
+the default 100 it is 2.7e-5 of it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pydantic import PositiveInt
 
 from npasbench.api import Findings, Knobs, Problem, SearchContext
-from npasbench.pruning.masks import largest
+from npasbench.pruning.masks import largest, ranked
 from npasbench.pruning.method import PruningMethod, found, initial
 from npasbench.pruning.scores import snip
 
@@ -35,8 +35,8 @@ class Snip(PruningMethod):
         """Algorithm 1 up to its masks: sensitivities on the initial network, of which the largest remain.
 
         Raises:
-            LayerCollapse: if nothing of a layer remains.
+            LayerCollapse: if nothing of a layer remains, or a layer gets no gradient.
         """
         network = initial(problem, context.seed)
         sensitivity = snip(network.weights, context.losses(network, batches=self.settings.batches))
-        return found(largest(sensitivity, network.keep))
+        return found(largest(ranked(sensitivity, self.name), network.keep))

@@ -58,7 +58,7 @@ class BriefSearch:
         for loss in training.losses(network, next(iter(training.batches.epoch(0)))):
             loss.backward()  # type: ignore[no-untyped-call]
 
-    def acting_as(self, method: Method) -> BriefSearch:
+    def acting_as(self, method: Method, *, stages: str = "") -> BriefSearch:  # noqa: ARG002
         """The same for networks of another method."""
 
         def begin(network: nn.Module) -> Training:

@@ -79,7 +79,8 @@ def audited(method: Method, problem: Problem, findings: Findings, seed: int) -> 
         final = _held_against(method, network, problem)
     except BudgetTooSmall as error:
         smallest = error.smallest or smallest_buildable(method, problem, findings, seed)
-        raise BudgetTooSmall(_sentence(method, problem, smallest), smallest=smallest) from None
+        said = _sentence(method, problem, smallest)
+        raise BudgetTooSmall(said, smallest=smallest, hint=error.hint) from None
     if final > problem.budget.parameters:
         _must_follow(method, problem, findings, seed, built=final)
         smallest = smallest_buildable(method, problem, findings, seed)

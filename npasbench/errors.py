@@ -54,18 +54,19 @@ class MethodError(NpasbenchError):
 
 
 class BudgetTooSmall(NpasbenchError):
-    """A method cannot meet a budget. ``smallest`` is the least number of parameters it can, where known.
+    """A method cannot meet a budget. ``smallest`` is the least number of parameters it can, where known; ``hint`` a
+    sentence on what else would help.
 
     A :class:`~npasbench.api.SharingMethod` raises it from ``generator`` with the parameters that its generator
     needs at least; the harness adds what lies outside the generator and names the total.
     """
 
-    def __init__(self, message: str = "", *, smallest: int | None = None) -> None:
+    def __init__(self, message: str = "", *, smallest: int | None = None, hint: str = "") -> None:
         least = (
             f"{smallest:,} parameters are the least it can be built with" if smallest else "it cannot be built so small"
         )
-        super().__init__(message or least)
-        self.smallest = smallest
+        super().__init__(f"{message or least} {hint}".rstrip())
+        self.smallest, self.hint = smallest, hint
 
 
 class LayerCollapse(NpasbenchError):

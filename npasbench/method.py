@@ -110,8 +110,11 @@ class SearchContext(Protocol):
         Gradients reach whatever hooks the method has placed, and add up in the parameters' ``grad``.
         """
 
-    def acting_as(self, method: Method) -> SearchContext:
-        """The same context for networks of another method: it is that one's losses and hooks that train them."""
+    def acting_as(self, method: Method, *, stages: str = "") -> SearchContext:
+        """The same context for networks of another method: it is that one's losses and hooks that train them.
+
+        ``stages`` comes before the names of the stages that are trained there, and so before their random streams'.
+        """
 
     def losses(self, network: nn.Module, *, batches: int) -> Iterator[Tensor]:
         """The method's losses on so many mini-batches of training data, in training mode and full precision.

@@ -22,9 +22,10 @@ from npasbench import building
 from npasbench.added import Added, read_addon
 from npasbench.addon import AddOn, around, bare, hang, hung, joined, parted
 from npasbench.api import Batch, Budget, Findings, Method, Problem
-from npasbench.baselines.distill import Distill, Followed
+from npasbench.baselines.distill import Distill, Followed, _Teacher
+from npasbench.baselines.grasp import Tempered
 from npasbench.baselines.mimo import Mimo, MimoNetwork
-from npasbench.baselines.prune_after import PruneAfter
+from npasbench.baselines.prune_after import PruneAfter, _tempered
 from npasbench.baselines.roast import Roast
 from npasbench.baselines.template_bank import TemplateBank
 from npasbench.brief_training import BriefSearch, Quiet
@@ -33,7 +34,7 @@ from npasbench.cli import npasbench as cli
 from npasbench.conformance import check_method
 from npasbench.data import load
 from npasbench.data.batches import Batches
-from npasbench.errors import BudgetTooSmall, MethodError, PluginError, RunError, UsageError
+from npasbench.errors import BudgetTooSmall, LayerCollapse, MethodError, PluginError, RunError, UsageError
 from npasbench.leaderboard.grouping import boards
 from npasbench.leaderboard.store import collect
 from npasbench.measuring.count import count
@@ -41,6 +42,7 @@ from npasbench.measuring.model_file import read_model, write_model
 from npasbench.networks import architecture
 from npasbench.networks.members import Members
 from npasbench.plan import RunSpec, plan_entry, plan_suite
+from npasbench.pruning import scores
 from npasbench.registry import Registry
 from npasbench.running import record as records
 from npasbench.running.certify import certify, load_trained
@@ -373,8 +375,6 @@ class Fixed(nn.Module):
 
 
 def taught(inner: Method, student: nn.Module, teacher: nn.Module, **knobs: Any) -> Distill:
-    from npasbench.baselines.distill import _Teacher
-
     outer = Distill(inner, Distill.knobs(**knobs), lambda name: assembled(name))
     hang(student, outer.name, _Teacher(teacher.eval()))
     return outer
@@ -462,6 +462,45 @@ def test_a_method_that_computes_its_labels_is_told_that_its_examples_cannot_be_f
         list(taught(Mixing(), student, teacher).losses(student, batch_of(), F.cross_entropy))
 
 
+class Writing(Mixing):
+    """Its losses write into labels: a copy's first ones, or through a view of the batch's own."""
+
+    def __init__(self, write: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.write = write
+
+    def losses(self, network: nn.Module, batch: Batch, criterion: Any) -> Iterator[Tensor]:
+        yield criterion(network(batch.inputs), self.write(batch.labels))
+
+
+def _first_zero(labels: Tensor) -> Tensor:
+    copied = labels.clone()
+    copied[:3] = 0
+    return copied
+
+
+def _by_a_view(labels: Tensor) -> Tensor:
+    labels[:3].fill_(0)
+    return labels
+
+
+def _out(labels: Tensor) -> Tensor:
+    return torch.add(labels.flip(0).as_subclass(Tensor), 0, out=labels)
+
+
+def _in_place_then_moved(labels: Tensor) -> Tensor:
+    copied = labels.clone()
+    copied.clamp_(max=1)
+    return copied.flip(0)
+
+
+@pytest.mark.parametrize("write", [_first_zero, _by_a_view, _out, _in_place_then_moved])
+def test_a_method_that_writes_into_labels_is_told_that_its_examples_cannot_be_followed(write: Any) -> None:
+    student, teacher = Fixed(torch.randn(6, 3)), Fixed(torch.randn(6, 3))
+    with pytest.raises(MethodError, match="labels that were computed or written into"):
+        list(taught(Writing(write), student, teacher).losses(student, batch_of(), F.cross_entropy))
+
+
 def test_labels_are_followed_wherever_they_are_moved_and_are_plain_where_they_are_computed_with() -> None:
     labels = Followed.of(torch.tensor([5, 6, 7, 8]))
     order = torch.tensor([3, 1, 1])
@@ -532,6 +571,41 @@ def test_a_teacher_of_another_method_keeps_its_search_and_structure() -> None:
     assert torch.equal(hung(network, "distill").network(inputs), hung(again, "distill").network(inputs))
 
 
+STAGED = """
+import torch
+from npasbench.api import Findings
+from npasbench.baselines.dense import Dense
+
+class Wide(Dense):
+    width, stage = 8, "look"
+
+    def search(self, problem, context):
+        layers = (torch.nn.Linear(64, self.width), torch.nn.Linear(self.width, 10))
+        trained = context.train(self.stage, torch.nn.Sequential(torch.nn.Flatten(), *layers), epochs=1)
+        return Findings({}, {"seen": trained[1].weight.detach()})
+
+class Narrower(Wide):
+    width = 4
+
+class Clashing(Wide):
+    stage = "teacher"
+"""
+
+
+def test_a_teachers_search_has_stages_of_its_own(plan: Callable[..., RunSpec], tmp_path: Path) -> None:
+    path = tmp_path / "staged.py"
+    path.write_text(STAGED)
+    for teacher, width in (("narrower", 4), ("wide", 8)):
+        spec = plan("wide", f"distill:teacher={teacher}", budget="1", plugins=[str(path)])
+        (event,) = do(spec, tmp_path / "runs")
+        assert event["state"] == "done", event
+        own, inner = parted(read_findings(RunDirectory.of(tmp_path / "runs", spec).findings_file))
+        assert (own.tensors["found.seen"].shape, inner.tensors["seen"].shape) == ((width, 64), (8, 64))
+        assert teacher != "wide" or not torch.equal(own.tensors["found.seen"], inner.tensors["seen"])
+    (event,) = do(plan("clashing", "distill", budget="1", plugins=[str(path)]), tmp_path / "runs")
+    assert "Two stages of one search are named 'teacher'" in event["reason"]
+
+
 def test_a_teacher_that_has_no_business_here_skips_the_run() -> None:
     reason = assembled("roast", "distill:teacher=magnitude").skip(problem(7_756))
     assert reason == "magnitude cannot be its teacher: nothing to prune: the dense network fits"
@@ -563,6 +637,10 @@ def pruning(rule: str, **knobs: Any) -> str:
 )
 def test_a_pruned_bank_meets_the_budget_exactly(rule: str, inner: str, budget: int, accounting: str) -> None:
     method, given = assembled(inner, pruning(rule)), problem(budget, accounting)
+    if rule == "grasp" and inner in ("ssn", "superweight"):
+        with pytest.raises(LayerCollapse, match="grasp, which differentiates twice"):
+            built(method, given)
+        return
     network = built(method, given)
     brief(method, epochs=2)(network).run(Quiet())
     counted = count(network, masks=method.structure(network).masks)
@@ -587,7 +665,7 @@ def test_the_bank_is_as_many_times_larger_as_is_asked_for_and_no_dense_count_lim
         ("template-bank", {"templates"}, {"coefficients"}),
         ("superweight", {"templates"}, {"coefficients"}),
         ("batch-ensemble", {"bank"}, {"scales"}),
-        ("hypernetwork", {"hypernetwork"}, {"embeddings", "hypernetwork"}),
+        ("hypernetwork", {"hypernetwork"}, {"tile_embeddings", "hypernetwork"}),
     ],
 )
 def test_only_what_weights_are_made_from_is_masked(inner: str, masked: set[str], unmasked: set[str]) -> None:
@@ -611,6 +689,32 @@ def test_of_a_bank_that_many_layers_read_snip_scores_what_all_of_them_say() -> N
     score = (gradient * bank).abs().detach()
     assert (int(mask.sum()), len(mask)) == (10_000, 15_000)
     assert float(score[mask].min()) >= float(score[~mask].max())
+
+
+def test_grasp_looks_at_logits_divided_by_its_temperature() -> None:
+    method, given = assembled("naive", pruning("grasp", grow=1.5), scope="all"), problem(10_490)
+    (mask,) = method.structure(built(method, given)).masks.values()
+    plain = building.build(assembled("naive", scope="all"), problem(15_490), Findings(), 0)
+    losses = BriefSearch(0, brief(assembled("dense"))).losses(Tempered(plain, 200), batches=1)
+    (bank,) = [parameter for name, parameter in plain.named_parameters() if "bank" in name]
+    score = scores.grasp({"bank": bank}, losses)["bank"]
+    assert float(score[mask].min()) >= float(score[~mask].max())
+    (other,) = method.structure(
+        built(assembled("naive", pruning("grasp", grow=1.5, temperature=1), scope="all"), given)
+    ).masks.values()
+    assert not torch.equal(mask, other)
+
+
+@pytest.mark.parametrize("order", [("prune-after", "distill"), ("distill", "prune-after")], ids="+".join)
+def test_every_addon_sees_the_tempered_logits(order: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    student, teacher, batch = Fixed(torch.randn(6, 3)), Fixed(torch.randn(6, 3)), batch_of()
+    method = assembled("roast", *order)
+    hang(student, "distill", _Teacher(teacher.eval()))
+    (loss,) = _tempered(method, 5.0).losses(student, batch, F.cross_entropy)
+    hang(cold := Fixed(student.table.detach() / 5), "distill", _Teacher(teacher))
+    (expected,) = method.losses(cold, batch, F.cross_entropy)
+    torch.testing.assert_close(loss, expected)
 
 
 def test_masks_come_back_with_the_structure_and_are_counted_beside_it(tmp_path: Path) -> None:
@@ -676,6 +780,39 @@ def test_a_budget_that_leaves_nothing_of_the_bank_names_the_smallest_that_does()
         building.audited(method, given, Findings(), 0)
     smallest = refused.value.smallest or 0
     assert method.final_count(building.audited(method, problem(smallest), Findings(), 0)) <= smallest
+
+
+@pytest.mark.parametrize(
+    ("inner", "grow", "budget", "said"),
+    [
+        ("template-bank", 2, 500, "That is with grow = 2; a larger grow may need less."),
+        ("hypernetwork", 4, 800, "That is with grow = 4; a smaller grow may need less."),
+        (
+            "superweight",
+            1.2,
+            40_000,
+            "when with grow = 1.2 it may have 47,902 parameters; a larger grow may need less.",
+        ),
+    ],
+)
+def test_a_budget_that_is_too_small_names_grow(inner: str, grow: float, budget: int, said: str) -> None:
+    with pytest.raises(BudgetTooSmall) as refused:
+        built(assembled(inner, pruning("magnitude", grow=grow)), problem(budget))
+    assert str(refused.value).endswith(said)
+
+
+class Broken(Roast):
+    """Has a mistake."""
+
+    def build(self, given: Problem, findings: Findings, rng: torch.Generator) -> nn.Module:
+        raise ValueError("a bug")
+
+
+def test_a_method_that_cannot_be_built_is_not_skipped_and_says_why_when_it_is_built() -> None:
+    method = PruneAfter(Broken())
+    assert method.skip(problem(7_756)) is None
+    with pytest.raises(MethodError, match="raised ValueError: a bug"):
+        building.build(method, problem(7_756), Findings(), 0)
 
 
 # In runs

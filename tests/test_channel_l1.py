@@ -1,5 +1,6 @@
 """Structured pruning: channels that go together, which of them go, and training that goes on with what is left."""
 
+import dataclasses
 import io
 import json
 import sys
@@ -20,6 +21,7 @@ from npasbench.conformance import check_method
 from npasbench.data import load
 from npasbench.data.batches import Batches
 from npasbench.errors import BudgetTooSmall, MethodError, UsageError
+from npasbench.measuring.cost import multiply_adds
 from npasbench.measuring.count import count
 from npasbench.method import Findings, Method
 from npasbench.networks import architecture
@@ -326,8 +328,31 @@ def test_training_is_dense_until_its_share_and_small_after_it(scope: str) -> Non
     assert count(network).total == DENSE
     one.run(Watch())
     assert 0.95 * 7756 < count(network).total <= 7756
-    if scope == "layer":
-        assert count(network).total == method().final_count(network) == built(problem(0.1)).final
+    assert count(network).total == method().final_count(network) == built(problem(0.1), scope=scope).final
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_how_many_channels_remain_where_is_known_from_the_start_and_the_same_for_all_seeds(scope: str) -> None:
+    first, other = built(problem(0.1), scope=scope), built(problem(0.1), seed=1, scope=scope)
+    assert first.numbers == other.numbers
+    before = list(first.numbers)
+    with torch.no_grad():
+        first.architecture.get_parameter("stages.2.0.conv1.weight").view(64, -1)[:60] *= 1e-3
+    sizes = {name: p.shape for name, p in method(scope=scope).final_network(other).named_parameters()}
+    first.thin()
+    assert first.numbers == before
+    assert {name: p.shape for name, p in first.named_parameters()} == sizes
+    assert bool(first.kept["stages.2.0.conv1"][60:].all())  # the norms of now say which remain
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_under_bank_accounting_the_bank_is_what_the_budget_limits(scope: str) -> None:
+    asked = dataclasses.replace(problem(0.1), budget=Budget("", 7000, DENSE, "bank"))
+    network = built(asked, scope=scope)
+    network.thin()
+    assert 6900 < count(network).bank_params <= 7000 < count(network).total == network.final
+    size = counting(network.architecture, (), "bank")
+    assert size([]) == count(network).bank_params
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -395,11 +420,15 @@ def test_channel_l1_keeps_the_contract(task: str) -> None:
     assert [verdict for verdict in verdicts if not verdict.passed] == []
 
 
-def test_a_run_stores_costs_and_exports_the_smaller_network(small_card: Callable[..., Path], tmp_path: Path) -> None:
-    entry = Entry(label="channel-l1", method="channel-l1")
-    (spec,) = plan_entry(str(small_card(2)), entry, Registry(), budgets=["0.1"], seeds=(0,))
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_a_run_stores_costs_and_exports_the_smaller_network(
+    scope: str, small_card: Callable[..., Path], tmp_path: Path
+) -> None:
+    entry = Entry(label="channel-l1", method="channel-l1", set={"scope": scope})
+    specs = plan_entry(str(small_card(2)), entry, Registry(), budgets=["0.1"], seeds=(0, 1))
     ways = Ways(lambda _: None, lambda: False, lambda directory: certify(directory, CPU))
-    work([spec], tmp_path, Options(), ways)
+    work(specs, tmp_path, Options(), ways)
+    spec = specs[1]  # its costs were measured by the other
     directory = RunDirectory.of(tmp_path, spec)
     result = record.read(directory.result_file)
     assert result.state == "done"
@@ -408,10 +437,11 @@ def test_a_run_stores_costs_and_exports_the_smaller_network(small_card: Callable
     assert result.certificate.floats == result.parameters["total"] <= result.budget_parameters
     assert result.side_information_bits == 16 + 16 + 32 + 32 + 64 + 64
     # MACs of the dense network are 1,185,408; its numbers alone take 310,000 bytes.
-    assert (result.costs["macs"] or 0) < 200_000
+    assert (result.costs["macs"] or 0) < (200_000 if scope == "layer" else 400_000)
     assert directory.model_file.stat().st_size < 50_000
     _, network, _ = load_trained(directory, spec, CPU)
     images, plain = torch.randn(8, *DIGITS), export(network)
     assert count(plain).total == result.parameters["total"]
+    assert result.costs["macs"] == multiply_adds(plain.eval(), images[:1])[0]
     assert torch.equal(network.eval()(images), plain.eval()(images))
-    assert json.loads((directory.path / "spec.json").read_text())["knobs"] == {"at": 0.2, "scope": "layer"}
+    assert json.loads((directory.path / "spec.json").read_text())["knobs"] == {"at": 0.2, "scope": scope}

@@ -165,6 +165,14 @@ def test_bank_parameters_are_what_weights_are_generated_from():
     assert found.total == found.bank_params + sum(found.by_kind[kind] for kind in ("coefficients", "norm", "bias"))
 
 
+def test_whatever_a_generator_calls_its_parameters_they_are_bank_but_for_those_that_mix():
+    network = shared("roast", 0.1, name="wrn-10-1")
+    before = count(network).bank_params
+    network.generator.values, network.generator.bias = nn.Parameter(torch.zeros(7)), nn.Parameter(torch.zeros(5))
+    network.generator.scales, network.generator.projections = nn.Parameter(torch.zeros(3)), nn.Linear(2, 2)
+    assert count(network).bank_params == before + 7
+
+
 def test_the_dense_networks_bank_parameters_are_its_shareable_weights():
     assert count(wrn("wrn-10-1")).bank_params == 76_432 + 640
 

@@ -20,6 +20,7 @@ from npasbench.building import audited, build
 from npasbench.conformance import check_method
 from npasbench.measuring.count import count
 from npasbench.networks import architecture
+from npasbench.registry import Registry
 from npasbench.sharing.factors import Factored, common_ranks, ends, ranks_around, spectral
 from npasbench.sharing.layers import shareable_layers
 
@@ -211,7 +212,7 @@ def test_frobenius_decay_adds_half_the_squared_norm_of_the_products_and_spares_t
 def test_layers_of_a_shape_are_products_of_one_basis_by_hand():
     generator = method("basis", whole_ends=False).generator(specs((2, 2), (2, 2)), 6, rng())
     generator.basis["0"].data = torch.tensor([[1.0], [2.0]])
-    generator.coefficients["0"].data = torch.tensor([[1.0, 10.0, 3.0, 4.0]])
+    generator.factors["0"].data = torch.tensor([[1.0, 10.0, 3.0, 4.0]])
     assert generator()["layer0"].tolist() == [[1, 10], [2, 20]]
     assert generator()["layer1"].tolist() == [[3, 4], [6, 8]]
 
@@ -232,6 +233,25 @@ def test_the_ends_of_a_network_share_no_basis():
     generator = method("basis").generator(specs(*[(8, 8)] * 5), 64 * 2 + 2 * (8 + 24), rng())
     vectors = {name: given_["vectors"] for name, given_ in generator.allocation().items()}
     assert vectors == {"layer0": "full", "layer1": 2, "layer2": 2, "layer3": 2, "layer4": "full"}
+
+
+def test_all_of_a_basis_is_decayed_and_all_of_its_generator_is_bank():
+    network = shared("basis", 120)
+    assert [id(p) for p in method("basis").parameter_groups(network)[0]["params"]] == [
+        id(p) for p in network.parameters()
+    ]
+    assert len(method("basis").parameter_groups(network)) == 1
+    assert count(network).bank_params == sum(p.numel() for p in network.generator.parameters())
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.3])
+def test_a_basis_twice_as_large_can_be_pruned_to_its_budget(fraction: float):
+    member = architecture("wrn-10-1", classes=10, input_shape=(1, 8, 8))
+    given_ = Problem((member,), resolve(fraction, 77_562), 10, (1, 8, 8))
+    pruned = Registry().assemble("basis", {}, [("prune-after", {"grow": 2})])
+    network = audited(pruned, given_, Findings(), 0)
+    assert pruned.final_count(network) == given_.budget.parameters
+    assert {name.split(".")[1] for name in pruned.structure(network).masks} == {"basis", "factors", "unshared"}
 
 
 # Relaxed recursive transformers
@@ -307,7 +327,7 @@ def test_relaxed_blocks_start_at_the_ordinary_deviation(init: str):
     generator = method("recursive-lora", init=init).generator(layers, dense(layers) // 2, rng())
     weights = generator()
     for layer in layers[1:-1]:
-        assert float(weights[layer.name].std()) == pytest.approx(layer.std, rel=0.1)
+        assert float(weights[layer.name].detach().std()) == pytest.approx(layer.std, rel=0.1)
 
 
 def test_the_most_blocks_that_leave_a_rank_of_one_are_taken():
@@ -345,6 +365,20 @@ def test_a_budget_is_kept_and_used_or_refused_with_the_smallest_that_is_enough(n
         return
     used = count(audited(one, problem(network, parameters), Findings(), 0)).total
     assert min(parameters, total) - 24 * 4 < used <= parameters
+
+
+@pytest.mark.parametrize("name", ["low-rank", "basis", "recursive-lora", "pranc", "hypernetwork"])
+@pytest.mark.parametrize("fraction", [0.3, 0.6])
+def test_under_bank_accounting_the_whole_generator_is_held_against_the_budget(name: str, fraction: float):
+    on = "row-transformer" if name == "recursive-lora" else "wrn-10-1"
+    member = architecture(on, classes=10, input_shape=(1, 8, 8))
+    total = count(member.create()).total
+    budget = Budget(str(fraction), int(fraction * total), total, "bank")
+    network = audited(Registry().assemble(name, {}, []), Problem((member,), budget, 10, (1, 8, 8)), Findings(), 0)
+    assert isinstance(network, SharedNetwork)
+    given_ = count(network)
+    assert given_.bank_params == sum(p.numel() for p in network.generator.parameters())
+    assert 0.99 * budget.parameters < given_.bank_params <= budget.parameters < given_.total
 
 
 def refused(one: LowRank | Basis | RecursiveLora, network: nn.Module, parameters: int) -> int | None:

@@ -28,7 +28,7 @@ def test_a_kernel_is_made_input_by_input_as_in_the_paper():
         for parameter in generator.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=rng()))
         own, weight = generator.hypernetwork, generator()["layer1"]
-        z, hidden = generator.embeddings[1], own["out_weight"].shape[1]
+        z, hidden = generator.tile_embeddings[1], own["out_weight"].shape[1]
         for i in range(INPUTS):
             a = own["in_weight"][i * hidden : (i + 1) * hidden] @ z + own["in_bias"][i * hidden : (i + 1) * hidden]
             kernel = (own["out_weight"] @ a + own["out_bias"]).view(16, 3, 3)
@@ -72,7 +72,7 @@ def test_sizes_leave_little_of_the_budget_and_are_nearly_equal(tiles: int, param
 def test_an_embedding_can_be_kept_to_the_papers_size():
     for parameters in (100_000, 1_000_000):
         generator = Hypernetwork(Hypernetwork.knobs(embedding=64)).generator(specs((64, 64, 3, 3)), parameters, rng())
-        assert generator.embeddings.shape == (16, 64)
+        assert generator.tile_embeddings.shape == (16, 64)
 
 
 def test_weights_start_at_each_layers_ordinary_deviation():
@@ -81,12 +81,13 @@ def test_weights_start_at_each_layers_ordinary_deviation():
     assert [float(weight.std()) for weight in weights] == pytest.approx([0.1, 0.2], rel=0.1)
 
 
-def test_embeddings_are_not_decayed():
+def test_embeddings_are_bank_and_not_decayed():
     model = architecture("wrn-10-1", classes=10, input_shape=(1, 8, 8)).create()
     network = npasbench.share(model, "hypernetwork", budget=0.1)
     groups = Hypernetwork().parameter_groups(network)
-    assert [id(p) for p in groups[1]["params"]] == [id(network.generator.embeddings)]
+    assert [id(p) for p in groups[1]["params"]] == [id(network.generator.tile_embeddings)]
     assert groups[1]["weight_decay"] == 0.0
+    assert count(network).bank_params == sum(p.numel() for p in network.generator.parameters())
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_any_part_of_the_signs_can_be_had_alone():
 
 def test_weights_are_the_chunks_signs_times_their_coefficients_by_hand():
     one = generator([5, 6], 5, most=2)  # 3 chunks of 4, 4 and 3 weights, with 2, 2 and 1 coefficients
-    a = one.coefficients.detach()  # one of each chunk, then the second ones
+    a = one.alphas.detach()  # one of each chunk, then the second ones
     signs = random_signs(one.seed, torch.arange(12).view(3, 4), 2)
     first = (signs[0] * torch.stack([a[0], a[3]])).sum(-1)
     second = (signs[1] * torch.stack([a[1], a[4]])).sum(-1)
@@ -98,11 +98,11 @@ def test_slabs_do_not_change_the_weights(monkeypatch: pytest.MonkeyPatch):
     one = generator([300, 200], 100)
     whole = flat(one)
     whole.sum().backward()
-    gradient, one.coefficients.grad = one.coefficients.grad, None
+    gradient, one.alphas.grad = one.alphas.grad, None
     monkeypatch.setattr("npasbench.baselines.pranc._AT_ONCE", 500)
     torch.testing.assert_close(flat(one), whole)
     flat(one).sum().backward()
-    torch.testing.assert_close(one.coefficients.grad, gradient)
+    torch.testing.assert_close(one.alphas.grad, gradient)
 
 
 @pytest.mark.parametrize("number", [200, 1000, 20_000])
@@ -122,7 +122,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others():
 def test_nothing_random_is_kept():
     one = generator([5000], 100)
     assert sum(b.numel() for b in one.buffers()) == 1
-    assert list(one.state_dict()) == ["coefficients"]
+    assert list(one.state_dict()) == ["alphas"]
 
 
 def test_far_below_one_per_cent_it_still_uses_its_budget_and_is_exported():
@@ -138,6 +138,15 @@ def test_far_below_one_per_cent_it_still_uses_its_budget_and_is_exported():
     plain = npasbench.export(made.eval()).eval()
     with torch.no_grad():
         torch.testing.assert_close(made(inputs), plain(inputs))
+
+
+def test_the_coefficients_are_bank_and_not_decayed():
+    model = architecture("wrn-10-1", classes=10, input_shape=(1, 8, 8)).create()
+    network = npasbench.share(model, "pranc", budget=0.1)
+    groups = Pranc().parameter_groups(network)
+    assert [id(p) for p in groups[1]["params"]] == [id(network.generator.alphas)]
+    assert groups[1]["weight_decay"] == 0.0
+    assert count(network).bank_params == network.generator.alphas.numel() == 7_756 - 490
 
 
 def test_pranc_keeps_the_contract():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from npasbench.baselines.lottery import Lottery, LotteryKnobs, remaining
 from npasbench.baselines.synflow import SynFlow, synflow
 from npasbench.baselines.synflow import remaining as exponential
 from npasbench.brief_training import BriefSearch, Quiet
-from npasbench.budget import resolve
+from npasbench.budget import Accounting, Budget, resolve
 from npasbench.building import audited, build
 from npasbench.card import Entry
 from npasbench.data import load
@@ -32,7 +33,7 @@ from npasbench.networks import architecture
 from npasbench.plan import RunSpec, plan_entry
 from npasbench.problem import Architecture
 from npasbench.pruning.flow import SynapticFlow, positive
-from npasbench.pruning.masks import among, largest
+from npasbench.pruning.masks import CannotRank, among, largest, ranked
 from npasbench.pruning.method import initial, masks_of
 from npasbench.pruning.network import MaskedNetwork
 from npasbench.pruning.scores import grasp, magnitude, random, snip, synflow_round
@@ -51,6 +52,10 @@ def problem(budget: str, *names: str, shape: tuple[int, ...] = SHAPE) -> Problem
     members = tuple(architecture(name, classes=10, input_shape=shape) for name in names or ("wrn-10-1",))
     dense = sum(count(one.create()).total for one in members)
     return Problem(members, resolve(budget, dense), 10, shape)
+
+
+def asking(network: nn.Module, budget: str, accounting: Accounting = "total") -> Problem:
+    return Problem((Architecture.of(network),), resolve(budget, count(network).total, accounting), 10, SHAPE)
 
 
 def method(name: str, **knobs: Any) -> Method:
@@ -107,6 +112,45 @@ def test_what_is_removed_stays_removed_whatever_its_score():
     scores = {"a": torch.tensor([9.0, -5.0, -7.0])}
     kept = largest(among(scores, {"a": torch.tensor([False, True, True])}), 2)
     assert kept["a"].tolist() == [False, True, True]
+
+
+# Scores that are zero
+
+
+def test_a_layer_whose_scores_are_all_zero_cannot_be_ranked_and_one_with_some_can():
+    scores = {"architecture.a.weight": torch.zeros(2), "architecture.b.weight": torch.ones(4)}
+    with pytest.raises(
+        CannotRank, match=r"snip cannot rank the weights of a\.weight: 1 of 2 layers get no grad"
+    ) as caught:
+        ranked(scores, "snip")
+    assert caught.value.layers == ("a.weight",)
+    some = {"a": torch.tensor([0.0, -1.0])}
+    assert ranked(some, "grasp") is some
+
+
+class ZeroGain(nn.Module):
+    """A residual branch that begins at nothing, as in networks of timm: its norm's gain is zero."""
+
+    def __init__(self, gain: float = 0.0) -> None:
+        super().__init__()
+        self.stem, self.branch = nn.Conv2d(1, 4, 3, padding=1, bias=False), nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.norm, self.head = nn.BatchNorm2d(4), nn.Linear(256, 10)
+        nn.init.constant_(self.norm.weight, gain)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        maps = self.stem(inputs)
+        logits: Tensor = self.head((maps + self.norm(self.branch(maps)).relu()).flatten(1))
+        return logits
+
+
+@pytest.mark.parametrize("budget", ["0.1", "0.99"])
+@pytest.mark.parametrize("name", ["snip", "grasp"])
+def test_a_residual_branch_that_begins_at_nothing_is_refused_by_rules_that_look_at_gradients(name: str, budget: str):
+    with pytest.raises(LayerCollapse, match=rf"{name} cannot rank .*branch.*1 of 3 layers.*norm or gain") as caught:
+        searched(method(name), asking(ZeroGain(), budget))
+    assert caught.value.layers == ("branch.weight",)
+    assert "larger budget" not in str(caught.value)
+    assert masks_of(searched(method(name), asking(ZeroGain(1.0), budget)))
 
 
 # Scores by hand
@@ -341,6 +385,55 @@ def test_masks_found_before_training_meet_the_budget_exactly_on_the_initial_weig
     assert which.side_information_bits(network) == network.prunable
 
 
+@pytest.mark.parametrize("name", ["snip", "random-erk", "lottery", "magnitude"])
+def test_under_bank_accounting_the_bank_meets_the_budget_and_norms_and_biases_come_on_top(name: str):
+    which, dense = quick(name), architecture("wrn-10-1", classes=10, input_shape=SHAPE).create()
+    asked = asking(dense, "7000", "bank")
+    findings = searched(which, asked) if which.needs_search() else Findings()
+    network = audited(which, asked, findings, 5)
+    if name == "magnitude":
+        training(which, network).run(Quiet())
+    beside = count(dense).total - count(dense).bank_params
+    assert beside > 0
+    assert count(network).bank_params == 7000
+    assert count(network).total == which.final_count(network) == 7000 + beside
+
+
+def test_under_bank_accounting_what_is_excluded_from_pruning_is_held_against_the_budget():
+    asked = dataclasses.replace(asking(ZeroGain(), "1000", "bank"), excluded=("stem",))
+    network = audited(method("random-erk"), asked, Findings(), 0)
+    assert isinstance(network, MaskedNetwork)
+    assert network.keep == 1000 - 36
+    assert count(network).bank_params == 1000
+    with pytest.raises(BudgetTooSmall) as caught:
+        initial(dataclasses.replace(asked, budget=Budget("", 37, 3000, "bank")), 0)
+    assert caught.value.smallest == 38
+
+
+class TiedRaw(nn.Module):
+    """A weight that stands first as a parameter of its own, then as a linear layer's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(64, 64))
+        self.first, self.head = nn.Linear(64, 64, bias=False), nn.Linear(64, 10)
+        self.first.weight = self.table
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.first(inputs.flatten(1)) @ self.table)
+        return logits
+
+
+def test_masks_of_a_tied_weight_have_the_name_under_which_it_is_counted():
+    asked = asking(TiedRaw(), "0.3")
+    network = audited(method("random-erk"), asked, Findings(), 0)
+    assert isinstance(network, MaskedNetwork)
+    assert set(network.masks) == {"architecture.table", "architecture.head.weight"} == set(network.weights)
+    assert network.masks.keys() <= dict(network.named_parameters()).keys()
+    assert count(network).total == asked.budget.parameters
+    assert int(network.weights["architecture.table"].count_nonzero()) == int(network.masks["architecture.table"].sum())
+
+
 @pytest.mark.parametrize("name", AT_START)
 @pytest.mark.slow
 def test_a_network_of_timm_is_pruned_too(name: str):
@@ -515,6 +608,24 @@ def test_rewound_to_the_very_start_a_ticket_has_the_initial_weights():
     ticket = build(which, asked, searched(which, asked), 5)
     first = initial(asked, 5)
     assert all(torch.equal(ticket.weights[key], first.weights[key] * ticket.masks[key]) for key in first.weights)
+
+
+class WithSwitch(nn.Sequential):
+    """Has a bool buffer in its state."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10))
+        self.register_buffer("switch", torch.tensor([True, False]))
+
+
+def test_a_bool_buffer_of_the_architecture_is_no_mask():
+    which, asked = Lottery(LotteryKnobs(rate=0.6)), asking(WithSwitch(), "0.3")
+    findings = searched(which, asked)
+    assert findings.tensors["early.switch"].dtype == torch.bool
+    ticket = audited(which, asked, findings, 5)
+    assert set(masks_of(findings)) == {"architecture.1.weight", "architecture.3.weight"} == set(ticket.masks)
+    assert ticket.get_buffer("architecture.switch").tolist() == [True, False]
+    assert count(ticket).total == asked.budget.parameters
 
 
 # Runs

@@ -19,7 +19,8 @@ NORMS = (
     nn.RMSNorm,
     nn.LocalResponseNorm,
 )
-_GENERATED = frozenset({"bank", "templates", "unshared", "factors", "basis", "blocks", "hypernetwork"})
+_MIXING = frozenset({"coefficients", "embeddings", "scales", "projections", "upsamplers"})
+"""Kinds of a generator's parameters that only choose among its others, mix or resize them; all others are its bank."""
 _WEIGHTS = frozenset({"convolution", "linear", "attention", "embedding", "classifier"})
 
 
@@ -31,7 +32,7 @@ class Count:
     bank_params: int
     """The papers' count: what weights are generated from, or where nothing is generated the layers' own weights.
 
-    Norms, biases and coefficients are not in it.
+    Norms and biases are not in it, nor what only mixes, chooses or resizes shared values.
     """
 
     @property
@@ -69,8 +70,10 @@ def count(network: nn.Module, *, masks: Mapping[str, Tensor] | None = None) -> C
         masks = own if isinstance(own, Mapping) else {}
     kinds = parameter_kinds(network)
     room = _storage_sizes(network)
+    prefixes = _generators(network)
     by_kind: dict[str, int] = {}
-    weights: dict[str, int] = {}
+    made_from, own = 0, 0
+    generated = False
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -78,18 +81,18 @@ def count(network: nn.Module, *, masks: Mapping[str, Tensor] | None = None) -> C
         number = int(masks[name].sum()) if name in masks else min(parameter.numel(), room[storage])
         room[storage] -= min(parameter.numel(), room[storage])
         by_kind[kinds[name]] = by_kind.get(kinds[name], 0) + number
-        if name.rpartition(".")[2] != "bias":
-            weights[kinds[name]] = weights.get(kinds[name], 0) + number
-    banked = _GENERATED if any(kind in weights for kind in _GENERATED) else _WEIGHTS
-    return Count(by_kind, sum(number for kind, number in weights.items() if kind in banked))
+        if name.rpartition(".")[2] == "bias":
+            continue
+        if not name.startswith(prefixes):
+            own += number if kinds[name] in _WEIGHTS else 0
+        elif kinds[name] not in _MIXING:
+            made_from, generated = made_from + number, True
+    return Count(by_kind, made_from if generated else own)
 
 
 def parameter_kinds(network: nn.Module) -> dict[str, str]:
     """The kind of each parameter, by its name in the network."""
-    from npasbench.sharing.network import SharedNetwork
-
-    generators = [name for name, module in network.named_modules() if isinstance(module, SharedNetwork)]
-    prefixes = tuple(f"{name}.generator." if name else "generator." for name in generators)
+    prefixes = _generators(network)
     classifiers = _classifiers(network)
     kinds = {}
     for name, _ in network.named_parameters():
@@ -100,6 +103,14 @@ def parameter_kinds(network: nn.Module) -> dict[str, str]:
             owner, _, local = name.rpartition(".")
             kinds[name] = "classifier" if name in classifiers else _kind(network.get_submodule(owner), local)
     return kinds
+
+
+def _generators(network: nn.Module) -> tuple[str, ...]:
+    """What the names of weight generators' parameters begin with."""
+    from npasbench.sharing.network import SharedNetwork
+
+    shared = [name for name, module in network.named_modules() if isinstance(module, SharedNetwork)]
+    return tuple(f"{name}.generator." if name else "generator." for name in shared)
 
 
 def _kind(module: nn.Module, local: str) -> str:

@@ -9,11 +9,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from npasbench.budget import Accounting
 from npasbench.errors import BudgetTooSmall
+from npasbench.measuring.count import parameter_kinds
 from npasbench.pruning.channels import ChannelGroup, Slice
 
 Scope = Literal["layer", "global"]
 Count = Callable[[Sequence[int]], int]
+_BESIDE = frozenset({"norm", "bias", "other"})
+"""Kinds of a dense network's parameters that bank accounting leaves out."""
 
 
 def l1_norms(network: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, Tensor]:
@@ -35,13 +39,21 @@ def _norms_in(weight: Tensor, one: Slice) -> Tensor:
     return norms / mean if mean > 0 else norms
 
 
-def counting(network: nn.Module, groups: Sequence[ChannelGroup]) -> Count:
-    """A function from the number of channels of each group to the trained scalars that the network then has."""
+def counting(network: nn.Module, groups: Sequence[ChannelGroup], accounting: Accounting = "total") -> Count:
+    """A function from the number of channels of each group to the trained scalars that the network then has.
+
+    Under bank accounting these are the weights of its layers alone.
+    """
     cuts: dict[str, list[tuple[int, int, int]]] = {}
     for index, group in enumerate(groups):
         for one in group.slices:
             cuts.setdefault(one.name, []).append((one.dim, one.width, index))
     trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    if accounting == "bank":
+        kinds = parameter_kinds(network)
+        trained = {
+            name: p for name, p in trained.items() if kinds[name] not in _BESIDE and name.split(".")[-1] != "bias"
+        }
     whole = sum(p.numel() for name, p in trained.items() if name not in cuts)
     partly = [(tuple(p.shape), cuts[name]) for name, p in trained.items() if name in cuts]
 

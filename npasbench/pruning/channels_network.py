@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from npasbench.budget import Budget
 from npasbench.errors import MethodError
 from npasbench.networks.members import Member, one_by_one
 from npasbench.pruning.channels import ChannelGroup, Replacement, remove
@@ -19,19 +20,28 @@ from npasbench.pruning.channels_choice import Count, Scope, counting, kept_chann
 class ThinnedNetwork(nn.Module):
     """``architecture``, of whose ``groups`` of channels so many are to remain as fit ``budget``.
 
-    ``kept`` says which do, bool ``[channels]`` by group; it is empty while the network is dense.
+    How many of each group that is follows from ``norms`` (:func:`~npasbench.pruning.channels_choice.l1_norms`) and stands
+    from the start. ``kept`` says which remain, bool ``[channels]`` by group; it is empty while the network is dense.
 
     Raises:
         BudgetTooSmall: if the budget does not leave one channel of each group.
     """
 
-    def __init__(self, architecture: nn.Module, groups: Sequence[ChannelGroup], budget: int, scope: Scope) -> None:
+    def __init__(
+        self,
+        architecture: nn.Module,
+        groups: Sequence[ChannelGroup],
+        budget: Budget,
+        scope: Scope,
+        norms: Mapping[str, Tensor],
+    ) -> None:
         super().__init__()
         self.architecture = architecture
-        self.groups, self.budget, self.scope = tuple(groups), budget, scope
+        self.groups = tuple(groups)
         self.kept: dict[str, Tensor] = {}
-        self.numbers = self._numbers()
-        """Channels of each group that remain; while the network is dense those that would remain now."""
+        held = counting(architecture, groups, budget.accounting)
+        self.numbers = most_channels(held, groups, norms, budget.parameters, scope)
+        """Channels of each group that remain in the end."""
         self.final = self._count()(self.numbers)
         """The count that follows from ``numbers``."""
 
@@ -44,9 +54,9 @@ class ThinnedNetwork(nn.Module):
         return one_by_one(self.architecture)
 
     def thin(self) -> dict[nn.Parameter, Replacement]:
-        """Remove the channels whose filters have the smallest L1 norms; gives and raises what :meth:`keep` does."""
+        """Remove of each group the channels of the smallest L1 norms as they are now; gives and raises what :meth:`keep` does."""
         self._check_dense()
-        return self.keep(kept_channels(self.groups, l1_norms(self.architecture, self.groups), self._numbers()))
+        return self.keep(kept_channels(self.groups, l1_norms(self.architecture, self.groups), self.numbers))
 
     def keep(self, kept: Mapping[str, Tensor]) -> dict[nn.Parameter, Replacement]:
         """Remove all channels but these; gives what stands in the place of each parameter that was cut.
@@ -72,7 +82,3 @@ class ThinnedNetwork(nn.Module):
 
     def _count(self) -> Count:
         return counting(self.architecture, self.groups)
-
-    def _numbers(self) -> list[int]:
-        norms = l1_norms(self.architecture, self.groups)
-        return most_channels(self._count(), self.groups, norms, self.budget, self.scope)

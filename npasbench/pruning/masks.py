@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from npasbench.errors import LayerCollapse, MethodError
+from npasbench.errors import LayerCollapse, MethodError, NpasbenchError
 
 Masks = dict[str, Tensor]
 
@@ -49,6 +49,35 @@ def apart(kept: Tensor, scores: Mapping[str, Tensor]) -> Masks:
     if empty:
         raise LayerCollapse(empty, int(kept.sum()))
     return masks
+
+
+class CannotRank(LayerCollapse):
+    """A rule gives whole layers no score but zero, so that which of their weights remain would be chance."""
+
+    def __init__(self, rule: str, layers: Iterable[str], of: int) -> None:
+        self.layers = tuple(layers)
+        more = f" and {len(self.layers) - 3} more" if len(self.layers) > 3 else ""
+        NpasbenchError.__init__(
+            self,
+            f"{rule} cannot rank the weights of {', '.join(self.layers[:3])}{more}: {len(self.layers)} of {of} layers get no "
+            "gradient at initialisation, as where a norm or gain behind them starts at zero, they are zero themselves, or "
+            "grasp, which differentiates twice, meets weights whose generator can be differentiated only once. "
+            "Use a rule that does not look at the loss, such as magnitude or synflow.",
+        )
+
+
+def ranked(scores: Mapping[str, Tensor], rule: str) -> Mapping[str, Tensor]:
+    """The scores that ``rule`` has taken from gradients, if each layer's can be compared with others.
+
+    Single scores of zero are none to refuse: a weight that only ever meets padding has no say.
+
+    Raises:
+        CannotRank: if all scores of a layer are zero.
+    """
+    silent = [name.removeprefix("architecture.") for name, score in scores.items() if not bool(score.any())]
+    if silent:
+        raise CannotRank(rule, silent, len(scores))
+    return scores
 
 
 def among(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from npasbench import streams
 from npasbench.method import Findings, Method, Progress
 from npasbench.problem import Problem
-from npasbench.pruning.network import MaskedNetwork
+from npasbench.pruning.network import PREFIX, MaskedNetwork
 from npasbench.sharing.layers import shareable_layers
 
 
@@ -51,7 +51,7 @@ def masked(problem: Problem) -> MaskedNetwork:
         BudgetTooSmall: if the budget does not leave at least one weight for each layer.
     """
     dense = problem.create()
-    return MaskedNetwork(dense, shareable_layers(dense, problem.excluded), problem.budget.parameters)
+    return MaskedNetwork(dense, shareable_layers(dense, problem.excluded), problem.budget)
 
 
 def initial(problem: Problem, seed: int) -> MaskedNetwork:
@@ -66,8 +66,10 @@ def found(masks: Mapping[str, Tensor], **facts: Any) -> Findings:
 
 
 def masks_of(findings: Findings) -> dict[str, Tensor]:
-    """The masks among findings: what is bool."""
-    return {name: tensor for name, tensor in findings.tensors.items() if tensor.dtype == torch.bool}
+    """The masks among findings, as :func:`found` put them there: bool, by parameter name in the masked network."""
+    return {
+        name: mask for name, mask in findings.tensors.items() if name.startswith(PREFIX) and mask.dtype == torch.bool
+    }
 
 
 def masked_network(method: Method, network: nn.Module) -> MaskedNetwork:

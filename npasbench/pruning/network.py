@@ -10,32 +10,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from npasbench.budget import Budget
 from npasbench.errors import BudgetTooSmall, MethodError
 from npasbench.measuring.count import count
 from npasbench.networks.members import Member, one_by_one
 from npasbench.pruning.masks import apart, in_a_row
 from npasbench.sharing.layers import LayerSpec
 
+PREFIX = "architecture."
+"""What names of the architecture's parameters begin with in a :class:`MaskedNetwork`."""
+
 
 class MaskedNetwork(nn.Module):
     """``architecture`` whose ``layers`` carry masks: True where a weight remains. A masked weight is zero and stays so.
 
-    ``keep`` is how many weights of the layers may remain at the end, given what else the ``budget`` has to hold. Masks
-    are by parameter name in this network, the form in which :class:`~npasbench.method.Structure` keeps them.
+    ``keep`` is how many weights of the layers may remain at the end, given what else the ``budget`` has to hold:
+    under bank accounting no norms and no biases. Masks are by parameter name in this network (of a tied weight the name
+    that ``named_parameters`` gives), the form in which :class:`~npasbench.method.Structure` keeps them.
 
     Raises:
         BudgetTooSmall: if the budget does not leave at least one weight for each layer.
     """
 
-    def __init__(self, architecture: nn.Module, layers: Sequence[LayerSpec], budget: int) -> None:
+    def __init__(self, architecture: nn.Module, layers: Sequence[LayerSpec], budget: Budget) -> None:
         super().__init__()
         self.architecture = architecture
-        self.layers = tuple(layers)
+        self.layers, self.budget = tuple(layers), budget
+        first = {id(parameter): name for name, parameter in architecture.named_parameters()}
+        self._names = tuple(first[id(architecture.get_parameter(layer.name))] for layer in layers)
         self.prunable = sum(layer.size for layer in layers)
         self.rest = count(architecture).total - self.prunable
-        if budget - self.rest < len(layers):
-            raise BudgetTooSmall(smallest=self.rest + len(layers))
-        self.keep = min(self.prunable, budget - self.rest)
+        held = self.rest if budget.accounting == "total" else self._unmasked_bank()
+        if budget.parameters - held < len(layers):
+            raise BudgetTooSmall(smallest=held + len(layers))
+        self.keep = min(self.prunable, budget.parameters - held)
         for index, layer in enumerate(layers):
             self.register_buffer(f"mask{index}", torch.ones(layer.shape, dtype=torch.bool), persistent=False)
 
@@ -50,7 +58,7 @@ class MaskedNetwork(nn.Module):
     @property
     def masks(self) -> dict[str, Tensor]:
         """The masks by parameter name."""
-        return {f"architecture.{layer.name}": self.get_buffer(f"mask{i}") for i, layer in enumerate(self.layers)}
+        return {f"{PREFIX}{name}": self.get_buffer(f"mask{i}") for i, name in enumerate(self._names)}
 
     @masks.setter
     def masks(self, masks: Mapping[str, Tensor]) -> None:
@@ -64,7 +72,7 @@ class MaskedNetwork(nn.Module):
     @property
     def weights(self) -> dict[str, nn.Parameter]:
         """The prunable weights by parameter name."""
-        return {f"architecture.{layer.name}": self.architecture.get_parameter(layer.name) for layer in self.layers}
+        return {f"{PREFIX}{name}": self.architecture.get_parameter(name) for name in self._names}
 
     def apply_masks(self) -> None:
         """Set every masked weight to zero."""
@@ -97,3 +105,11 @@ class MaskedNetwork(nn.Module):
     def export(self) -> nn.Module:
         """The architecture as a plain dense network with zeros where weights were removed."""
         return copy.deepcopy(self.architecture)
+
+    def _unmasked_bank(self) -> int:
+        """What bank accounting counts beside the layers: weights that are excluded from pruning."""
+        nothing = {
+            name: torch.zeros(layer.shape, dtype=torch.bool)
+            for name, layer in zip(self._names, self.layers, strict=True)
+        }
+        return count(self.architecture, masks=nothing).bank_params

@@ -66,6 +66,8 @@ class HarnessSearch:
         self._batches, self._device, self._observer = batches, device, observer
         self._costs: dict[str, float | None] = {}
         self._told = {"seconds": 0.0}  # a dict, so that copies of this context share it as they share the costs
+        self._stages = ""
+        self._trained: set[str] = set()
 
     def train(
         self,
@@ -80,10 +82,17 @@ class HarnessSearch:
         """Train a throw-away network as stage ``name``; a finished stage returns its trained network at once.
 
         Raises:
-            UsageError: for a name that cannot be a file's.
+            UsageError: for a name that cannot be a file's, or that another stage of this search has.
         """
         if not re.fullmatch(r"[a-z0-9-]{1,40}", name):
             raise UsageError(f"A search stage is named with a-z, 0-9 and -, not '{name}'.")
+        name = self._stages + name
+        if name in self._trained:
+            raise UsageError(
+                f"Two stages of one search are named '{name}'. Give each a name of its own; an add-on that trains another "
+                "method's networks gives its stages a prefix, acting_as(method, stages='my-')."
+            )
+        self._trained.add(name)
         recipe = self._spec.task.recipe
         optimizer = recipe.optimizer.model_copy(update={"lr": lr or recipe.optimizer.lr})
         recipe = recipe.model_copy(update={"epochs": epochs or recipe.epochs, "optimizer": optimizer})
@@ -129,7 +138,7 @@ class HarnessSearch:
             UsageError: for less than one batch.
         """
         _check_batches(batches)
-        torch.manual_seed(streams.stream_seed(self.seed, "search/losses"))
+        torch.manual_seed(streams.stream_seed(self.seed, f"search/{self._stages}losses"))
         recipe = self._spec.task.recipe.model_copy(update={"precision": "float32"})
         network = place(network, recipe, self._device)
         training = Training(self._method, network, recipe, self._batches, self._device)
@@ -141,10 +150,16 @@ class HarnessSearch:
         """A whole search took so long; what ``train`` and ``accumulate`` have told of it does not count twice."""
         self._add(search_seconds=max(0.0, seconds - self._told["seconds"]))
 
-    def acting_as(self, method: Method) -> HarnessSearch:
-        """The same context for networks of another method; what it costs is added to the same sums."""
+    def acting_as(self, method: Method, *, stages: str = "") -> HarnessSearch:
+        """The same context for networks of another method; what it costs is added to the same sums.
+
+        Raises:
+            UsageError: for a prefix that cannot begin a file's name.
+        """
+        if not re.fullmatch(r"[a-z0-9-]{0,40}", stages):
+            raise UsageError(f"A prefix of search stages is of a-z, 0-9 and -, not '{stages}'.")
         other = copy.copy(self)
-        other._method = method
+        other._method, other._stages = method, self._stages + stages
         return other
 
     def costs(self) -> dict[str, float | None]:

@@ -12,8 +12,12 @@ from npasbench.sharing.network import SharedNetwork
 
 Key = TypeVar("Key", bound=Hashable)
 
-UNDECAYED = ("coefficients", "embeddings", "scales")
-"""Kinds of a generator's parameters that mix or scale shared ones; decaying them would shrink every weight twice."""
+UNDECAYED = ("coefficients", "embeddings", "scales", "alphas", "tile_embeddings")
+"""Kinds of a generator's parameters that are not decayed, nor pruned.
+
+The first three mix or scale shared ones; decaying them would shrink every weight twice. ``alphas`` mix random values, and
+``tile_embeddings`` are what a hypernetwork makes weights from.
+"""
 
 
 def group_by(layers: Sequence[LayerSpec], key: Callable[[LayerSpec], Key]) -> dict[Key, list[LayerSpec]]:
@@ -36,7 +40,7 @@ def contiguous_runs(length: int, runs: int) -> list[int]:
 
 
 def weight_decay_groups(network: nn.Module) -> list[dict[str, Any]]:
-    """Optimizer groups: everything decayed as the recipe says, but mixing coefficients, embeddings and scales not at all."""
+    """Optimizer groups: everything decayed as the recipe says, but the kinds of :data:`UNDECAYED` not at all."""
     undecayed = _undecayed(network)
     decayed = [p for p in network.parameters() if p.requires_grad and id(p) not in undecayed]
     rest = [p for p in network.parameters() if p.requires_grad and id(p) in undecayed]
