@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
 from npasbench.errors import NpasbenchError
@@ -18,9 +18,17 @@ def assets() -> Iterator[tuple[str, bytes]]:
     for path in sorted(STATIC.iterdir()):
         if path.suffix in (".css", ".js"):
             yield path.name, path.read_bytes()
-    bundle = resources.files("itables") / "html"
-    yield "datatables.js", plain_script((bundle / "dt_bundle.js").read_text(encoding="utf-8")).encode()
-    yield "plotly.min.js", (resources.files("plotly") / "package_data" / "plotly.min.js").read_bytes()
+    bundle = _package("itables") / "html" / "dt_bundle.js"
+    yield "datatables.js", plain_script(bundle.read_text(encoding="utf-8")).encode()
+    yield "plotly.min.js", (_package("plotly") / "package_data" / "plotly.min.js").read_bytes()
+
+
+def _package(name: str) -> Path:
+    """The folder of an installed package, which is not imported: itables alone brings in pandas."""
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise NpasbenchError(f"The package {name} is not installed; run: pip install {name}")
+    return Path(spec.submodule_search_locations[0])
 
 
 def plain_script(module: str) -> str:
