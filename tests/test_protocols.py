@@ -81,6 +81,15 @@ def under(protocol: str, seed: int = 0) -> DataSet:
     return sets.load(DIGITS.model_copy(update={"protocol": protocol}), seed=seed)
 
 
+def right_on(number: int) -> Tensor:
+    """Logits that are right on the first so many held-out images, and wrong on all others."""
+    labels = under("holdout-best").held_labels
+    assert labels is not None
+    told = (labels + 1) % 10
+    told[:number] = labels[:number]
+    return torch.nn.functional.one_hot(told, 10).float()
+
+
 # The split
 
 
@@ -179,12 +188,7 @@ def test_the_stored_network_is_that_of_the_best_epoch(tmp_path: Path, monkeypatc
 
     def predict_as_told(network: Any, *rest: Any) -> Tensor:
         looked.append(network.generator.bank.detach().clone())
-        labels = under("holdout-best").held_labels
-        assert labels is not None
-        told = (labels + 1) % 10
-        right = next(answers)
-        told[:right] = labels[:right]
-        return torch.nn.functional.one_hot(told, 10).float()
+        return right_on(next(answers))
 
     monkeypatch.setattr("npasbench.running.best_epoch.predict", predict_as_told)
     spec = planned(tmp_path, "holdout-best")
@@ -244,15 +248,7 @@ def test_an_epoch_at_which_the_network_is_over_its_budget_cannot_be_the_best(
     """Of a network that is being pruned: the first epochs are right on every held-out image, and too large."""
     answers = iter([15, 15, 2, 3])
 
-    def predict_as_told(*_: Any) -> Tensor:
-        labels = under("holdout-best").held_labels
-        assert labels is not None
-        told = (labels + 1) % 10
-        right = next(answers)
-        told[:right] = labels[:right]
-        return torch.nn.functional.one_hot(told, 10).float()
-
-    monkeypatch.setattr("npasbench.running.best_epoch.predict", predict_as_told)
+    monkeypatch.setattr("npasbench.running.best_epoch.predict", lambda *_: right_on(next(answers)))
     spec = planned(tmp_path, "holdout-best", "magnitude", begin=0.1, end=0.6)
     record = do(spec, tmp_path)
     assert (record.state, record.held_out and record.held_out.epoch) == ("done", 4)
