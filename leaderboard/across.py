@@ -57,11 +57,14 @@ def scopes(boards: Sequence[Board]) -> tuple[Scope, ...]:
     """All tasks together, and each kind of task where there are several.
 
     Tasks without a ranking are not in them, nor those where nobody has seeds enough, and none that has results under two
-    fingerprints: these are two questions, and neither speaks for the task.
+    fingerprints: these are two questions, and neither speaks for the task. Nor those of the protocol ``tune``, which reads
+    no test images.
     """
     several = ambiguous(boards)
     ranked = [
-        board for board in boards if compared_budgets(board) and not board.provisional and board.task not in several
+        board
+        for board in boards
+        if compared_budgets(board) and not (board.provisional or board.tuning or board.task in several)
     ]
     by_kind = {kind: [board for board in ranked if kind_of(board) == kind] for kind in KINDS}
     kinds = [(kind, found) for kind, found in by_kind.items() if found]
@@ -70,8 +73,8 @@ def scopes(boards: Sequence[Board]) -> tuple[Scope, ...]:
 
 
 def ambiguous(boards: Sequence[Board]) -> tuple[str, ...]:
-    """Tasks that have results under more than one fingerprint."""
-    times = Counter(board.task for board in boards)
+    """Tasks that have test results under more than one fingerprint."""
+    times = Counter(board.task for board in boards if not board.tuning)
     return tuple(sorted(task for task, number in times.items() if number > 1))
 
 

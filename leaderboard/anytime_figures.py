@@ -26,7 +26,7 @@ def anytime_figure(board: Board, budget: str, found: Found, cost: Cost) -> Figur
     ordered = sorted(traces, key=lambda trace: ("fill" not in trace, trace["mode"] != "markers" or "name" in trace))
     layout = {
         "xaxis": {**AXIS, "title": {"text": cost.axis}},
-        "yaxis": {**AXIS, "title": {"text": "test accuracy (%)"}},
+        "yaxis": {**AXIS, "title": {"text": f"{board.score} (%)"}},
         **room(len(found)),
     }
     return {"data": ordered, "layout": layout}

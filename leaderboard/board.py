@@ -151,6 +151,17 @@ class Board:
         return len(seeds) if isinstance(seeds, (list, tuple)) else 0
 
     @property
+    def tuning(self) -> bool:
+        """Whether the card's protocol is ``tune``: then no number is a test result."""
+        data = self.card.get("data")
+        return isinstance(data, Mapping) and data.get("protocol") == "tune"
+
+    @property
+    def score(self) -> str:
+        """What its accuracies are, in words."""
+        return "accuracy on held-out training images" if self.tuning else "test accuracy"
+
+    @property
     def runs(self) -> Iterator[Run]:
         """Every run of this board."""
         return (run for entry in self.entries for cell in entry.cells.values() for run in cell.runs)

@@ -30,7 +30,7 @@ def accuracy_figure(board: Board, entries: Sequence[Entry] = ()) -> Figure | Non
 
     Of ``entries`` alone, where any are given.
     """
-    figure = _figure(board, entries, lambda entry, budget: entry.cell(budget).accuracy, "test accuracy (%)")
+    figure = _figure(board, entries, lambda entry, budget: entry.cell(budget).accuracy, f"{board.score} (%)")
     whole = [entry.cell(b).accuracy for entry in board.entries for b in board.budgets if _is_whole(board, entry, b)]
     if figure and whole and whole[0]:
         line = {"width": 1, "dash": "dot"}

@@ -36,6 +36,8 @@ def _board(task: str, fingerprint: str, runs: list[Run]) -> Board:
     if provisional:
         entries = tuple(_needing(RANKED_SEEDS, entry) for entry in entries)
     content: dict[str, Any] = card.model_dump(mode="json", by_alias=True) if card else {}
+    if card and card.data.protocol == "tune":
+        notices.append("Accuracy on held-out training images: the protocol is tune. These are no test results.")
     return Board(task, fingerprint, content, budgets, entries, tuple(notices), provisional)
 
 

@@ -83,16 +83,16 @@ def index_page(boards: Sequence[Board], methods: Table, problems: tuple[str, ...
 
 
 def _left_out(boards: Sequence[Board]) -> str:
-    tasks = ambiguous(boards)
-    if not tasks:
-        return ""
-    listed = words.listed(words.plain(task) for task in tasks)
-    return f"Left out, since there are results under more than one fingerprint: {listed}."
+    why = {
+        "there are results under more than one fingerprint": [words.plain(task) for task in ambiguous(boards)],
+        "they are scored on held-out training images": sorted({board.name for board in boards if board.tuning}),
+    }
+    return " ".join(f"Left out, since {one}: {words.listed(tasks)}." for one, tasks in why.items() if tasks)
 
 
 def _leads(boards: Sequence[Board], names: Names) -> Table | None:
     """Tasks x budgets: who leads, alone or not; above them who is in front in every task of a kind, and in all."""
-    ranked = [board for board in boards if board.leaders]
+    ranked = [board for board in boards if board.leaders and not board.tuning]
     if not ranked:
         return None
     at = {budget: board.fraction(budget) or 0.0 for board in ranked for budget in board.leaders}

@@ -94,7 +94,7 @@ def pareto_figure(board: Board, key: str, entries: Sequence[Entry] = ()) -> Figu
     values, texts = _ticks([one.cost for one in found])
     layout = {
         "xaxis": {**AXIS, "type": "log", "title": {"text": COSTS[key][1]}, "tickvals": values, "ticktext": texts},
-        "yaxis": {**AXIS, "title": {"text": "test accuracy (%)"}, **_in_view(best)},
+        "yaxis": {**AXIS, "title": {"text": f"{board.score} (%)"}, **_in_view(best)},
         **room(len(entries or board.entries)),
     }
     return noted({"data": traces, "layout": layout})

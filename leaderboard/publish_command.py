@@ -21,8 +21,9 @@ def publish(runs: Path, out: Path, trial: bool) -> None:
     """Write every finished run below RUNS (by default: runs) into one file for each task.
 
     What the files hold already is kept. A run that is published with another result is refused, and nothing is written. A
-    record that contradicts itself is named and left out. Ends with 1 if there was nothing to publish, or a result was left
-    out because it could not be read or contradicts itself.
+    record that contradicts itself is named and left out; a result under the protocol tune is no test result and left out
+    too. Ends with 1 if there was nothing to publish, or a result was left out because it could not be read or contradicts
+    itself.
 
     \b
     Example:
@@ -35,6 +36,9 @@ def publish(runs: Path, out: Path, trial: bool) -> None:
         click.echo(f"{path}: {words.plural(held, 'run')}, {new:,} of them new")
     if done.trials:
         click.echo(_trials(done), err=True)
+    if done.tuning:
+        left_out = words.plural(done.tuning, "result")
+        click.echo(f"{left_out} left out: under the protocol tune they are of held-out training images.", err=True)
     if done.contradictory:
         click.echo(f"{words.plural(done.contradictory, 'result')} left out: what it says contradicts itself.", err=True)
     for problem in done.problems:

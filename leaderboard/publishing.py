@@ -28,12 +28,14 @@ class Publication:
     contradictory: int
     """Results that were left out because their records contradict themselves; the problems name them."""
     problems: tuple[str, ...]
+    tuning: int = 0
+    """Results under the protocol ``tune`` that were left out: they are of training images."""
 
 
 def publish(runs: Path, out: Path, *, trial: bool = False) -> Publication:
     """Write every finished run below ``runs`` into ``out/<task>.jsonl``; trial results only if ``trial``.
 
-    A record that contradicts itself is named and left out.
+    A record that contradicts itself is named and left out; one of the protocol ``tune`` is no test result, and counted.
 
     Raises:
         UsageError: if there are no runs.
@@ -42,13 +44,15 @@ def publish(runs: Path, out: Path, *, trial: bool = False) -> Publication:
     """
     store = collect(runs)
     finished = [run for run in store.runs if run.record and not run.fault]
-    chosen = [run for run in finished if trial or not run.trial]
+    tested = [run for run in finished if run.card is None or run.card.data.protocol != "tune"]
+    chosen = [run for run in tested if trial or not run.trial]
     contradictory = sum(bool(run.fault) for run in store.runs)
     texts = [_merged(out / f"{_file(task)}.jsonl", lines) for task, lines in _by_task(chosen, runs)]
     for path, lines, _ in texts:
         _write(path, lines)
     files = tuple((path, len(lines), new) for path, lines, new in texts)
-    return Publication(files, len(finished) - len(chosen), contradictory, store.problems)
+    tuning = len(finished) - len(tested)
+    return Publication(files, len(tested) - len(chosen), contradictory, store.problems, tuning)
 
 
 def _by_task(runs: Iterable[Run], root: Path) -> list[tuple[str, list[Published]]]:

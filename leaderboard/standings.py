@@ -38,7 +38,8 @@ def standings(board: Board, names: Names, csv: str) -> Table:
     columns += [Column(words.budget(one), f"{words.count(board.parameters(one))} parameters") for one in board.budgets]
     rows = tuple(_row(board, entry, names) for entry in entries)
     sheet = Sheet(_SHEET, tuple(_line(board, entry, budget) for entry in entries for budget in board.budgets))
-    caption = f"Test accuracy in percent, mean ± half of the 95 % interval over seeds. {_second_line(board)}"
+    score = f"{board.score[0].upper()}{board.score[1:]}"
+    caption = f"{score} in percent, mean ± half of the 95 % interval over seeds. {_second_line(board)}"
     if decisive:
         caption += f" Rows stand in order of their mean at {words.budget(decisive)}."
     caption = " ".join((caption, *few(board)))

@@ -23,6 +23,7 @@ from npasbench.leaderboard.standings import cell_item, few, standings
 from npasbench.leaderboard.store import collect
 from npasbench.leaderboard.summary import as_json, show
 from npasbench.leaderboard.tables import Table
+from npasbench.leaderboard.task_pages import task_page
 
 NOISE = (0.0, 0.011, -0.007, 0.004, -0.012, 0.008, 0.002, -0.003, 0.006, -0.009)
 """Of each seed, the same for all entries, as a split of the data is."""
@@ -31,11 +32,12 @@ NOISE = (0.0, 0.011, -0.007, 0.004, -0.012, 0.008, 0.002, -0.003, 0.006, -0.009)
 def entry(
     root: Path, name: str, label: str, budget: str, scores: dict[int, float], letter: str = "", **more: object
 ) -> None:
-    """One cell of a task."""
+    """One cell of a task; ``members`` and ``protocol`` belong to its card, all else to its records."""
+    data = {**card()["data"], "protocol": more.get("protocol", "full-last")}
     for seed, accuracy in scores.items():
         members = more.get("members", ["x"])
-        of = spec(label, budget, seed, task=card(name=name, members=members, version=2 if letter else 1))
-        changes = {key: value for key, value in more.items() if key != "members"}
+        of = spec(label, budget, seed, task=card(name=name, members=members, data=data, version=2 if letter else 1))
+        changes = {key: value for key, value in more.items() if key not in ("members", "protocol")}
         put(root, of, record=result(of, metrics={"accuracy": accuracy, "nll": 0.2, "ece": 0.02}, **changes))
 
 
@@ -172,6 +174,28 @@ def test_a_task_with_two_fingerprints_is_left_out_and_named(tmp_path: Path) -> N
     found = every(tmp_path)
     assert [board.name for board in scopes(found)[0].boards] == ["task-a"]
     assert "task-b" in page(found).left_out
+
+
+def test_what_is_scored_on_training_images_is_in_no_comparison_and_says_so(tmp_path: Path) -> None:
+    tuned = {**FLAT, "naive": {"0.1": 0.99, "1": 0.99}}
+    task(tmp_path, "task-a", FLAT)
+    task(tmp_path, "task-b", tuned, protocol="tune")
+    task(tmp_path, "task-a", tuned, protocol="tune")
+    found = every(tmp_path)
+    assert [(board.name, board.tuning) for board in found].count(("task-a", False)) == 1
+    assert [(board.name, board.tuning) for board in scopes(found)[0].boards] == [("task-a", False)]
+    index = page(found)
+    assert index.leads
+    assert [row.head.text for row in index.leads.rows] == ["task-a"]
+    assert index.left_out == "Left out, since they are scored on held-out training images: task-a and task-b."
+    for board in found:
+        names = Names.of(found)
+        shown = task_page(board, found, names)
+        score = "Accuracy on held-out training images" if board.tuning else "Test accuracy"
+        assert shown.tables[0][1].caption.startswith(f"{score} in percent")
+        assert shown.figure
+        assert shown.figure["layout"]["yaxis"]["title"]["text"].lower() == f"{score} (%)".lower()
+        assert board.tuning == any("no test results" in notice for notice in shown.notices)
 
 
 def test_kinds_come_from_members_and_from_what_is_counted(tmp_path: Path) -> None:

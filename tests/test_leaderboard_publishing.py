@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from records import HOSTILE, TASK, put, realistic, result, scored, spec
+from records import HOSTILE, TASK, card, put, realistic, result, scored, spec
 
 from npasbench.card import read_card
 from npasbench.errors import RunError, UsageError
@@ -40,6 +40,17 @@ def put_changed(folder: Path, number: int, **record: Any) -> None:
 
 def invoke(*words: str) -> Result:
     return CliRunner().invoke(command, [*words])
+
+
+def test_what_was_scored_on_training_images_is_not_published(tmp_path: Path) -> None:
+    tuned = card(data={**card()["data"], "protocol": "tune"})
+    for seed, task in ((0, card()), (1, tuned), (2, tuned)):
+        of = spec("ssn", "0.1", seed, task=task)
+        put(tmp_path / "runs", of, record=result(of))
+    said = invoke(str(tmp_path / "runs"), "--out", str(tmp_path / "results"))
+    assert said.exit_code == 0
+    assert "2 results left out: under the protocol tune they are of held-out training images." in said.stderr
+    assert [line["record"]["seed"] for line in lines(tmp_path / "results")] == [0]
 
 
 # There and back
