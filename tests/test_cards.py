@@ -56,8 +56,8 @@ PINNED = {
     "digits15-wrn-16-2": "e9d3182ff50f9f8cd0bbad771a4ee87fd555bd54be3ca1e88af934f7da2d0524",
     "digits15-transformer": "0b336c6c060bef70fd43cf1ff8b48b5a0a8b1433f7b63741e163d9e4134500b6",
     "digits15-ensemble": "b02a89cb7a57ca2e350560fb94bd57263c13df38a4be4c3d696f26e053b482a6",
-    "cifar100-multi-depth-width": "b5b7005281d636aef2e377907ca2aef478f98b9c6db84357b38ed73038b07557",
-    "cifar100-multi-width": "8e44a0b3084f1e0f6b1c65fd91519898bac05b382848b4516c2f107fa865308b",
+    "cifar100-multi-depth-width": "db314c06c01cb96e5a4288d21404adf1de1ddc3603c32920f97564a82bc0b320",
+    "cifar100-multi-width": "7dc22e6232b088960a06c7bdf3860558293f4601e63be553b095d601cd86658a",
     "cifar100-multi-depth-width-published": "389c37de3521b88bf181d29fb12078c017800a0d6a12ebde94db20b53b380fb4",
     "cifar100-multi-width-published": "7728f290e22a6a7a26045404ad5a3b1a584d2acdded77fc05be809a4b4c5fbde",
 }

@@ -123,8 +123,10 @@ def test_published_configurations_keep_the_releases_split_and_count_and_all_othe
     assert {protocols[name] for name in published} == {"holdout-best"}
     assert {protocols[name] for name in set(protocols) - published} == {"holdout-last"}
     assert {registry.card(name).accounting for name in published} == {"bank"}
-    multi = [name for name in registry.names(Card) if name.startswith("cifar100-multi")]
-    assert {registry.card(name).data.protocol for name in multi} == {"full-last"}
+    multi = {name: registry.card(name) for name in registry.names(Card) if name.startswith("cifar100-multi")}
+    assert {name: (card.data.protocol, card.accounting) for name, card in multi.items()} == {
+        name: ("full-last", "bank") if name.endswith("-published") else ("holdout-last", "total") for name in multi
+    }
 
 
 def test_the_ensemble_of_four_and_no_other_task_asks_for_corrupted_images():
@@ -175,6 +177,16 @@ def test_a_label_means_the_same_in_every_suite_that_uses_it_on_a_task():
 def test_every_card_is_in_a_suite():
     in_suites = {task for name in SUITES for task in suite_of(name).tasks}
     assert set(Registry().names(Card)) - in_suites == set()
+
+
+def test_ensembles_of_published_configurations_are_asked_for_where_the_card_is_one():
+    registry = Registry()
+    asked = {
+        name: {entry.label for entry in suite_of(name).entry} for name in ("cifar-papers", "cifar-papers-ensembles")
+    }
+    assert asked["cifar-papers-ensembles"] - asked["cifar-papers"] == {"deep-ensemble"}
+    sizes = {name: {len(registry.card(task).members) > 1 for task in suite_of(name).tasks} for name in asked}
+    assert sizes == {"cifar-papers": {False}, "cifar-papers-ensembles": {True}}
 
 
 def test_every_method_and_every_add_on_is_in_the_smoke_suite():
