@@ -70,7 +70,7 @@ def test_where_no_run_of_the_task_is_done_there_is_no_estimate_and_it_says_so(su
     assert "24 runs: 24 waiting." in said
     assert f"{TASK}: no run of this task is done yet; no estimate for 24 runs." in said
     content = planned(suite, tmp_path / "runs")
-    assert (content["open"], content["without_estimate"], content["device_hours_left"]) == (24, {TASK: 24}, 0)
+    assert (content["open"], content["without_estimate"], content["device_hours_left"]) == (24, {TASK: 24}, None)
     assert {one["device_hours_left"] for one in content["cells"]} == {None}
 
 

@@ -408,3 +408,20 @@ def test_a_lease_that_is_given_back_meanwhile_is_never_moved(runs: Path, monkeyp
     assert mine is not None
     mine.release()
     assert not path.exists()
+
+
+@pytest.mark.parametrize("command", ["status", "retry"])
+def test_a_folder_that_is_not_that_of_all_runs_is_told_with_the_one_that_is(command: str, runs: Path) -> None:
+    assert call(command, str(runs)) == (
+        2,
+        f"There is no run in {runs}. Name the folder of all runs, or start some with 'npasbench run'.",
+    )
+    folder = put(runs, 0)
+    for part in [folder, *folder.parents[:3]]:
+        assert call(command, str(part)) == (
+            2,
+            f"{part} is only a part of the folder of all runs. Name that: {runs.resolve()}",
+        )
+    code, said = call(command, str(runs.parent))
+    assert (code, said.startswith(f"There is no run in {runs.parent}. Name {runs}, or start")) == (2, True)
+    assert call(command, str(runs))[0] == 0

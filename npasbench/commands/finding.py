@@ -14,6 +14,8 @@ from npasbench.errors import UsageError
 from npasbench.running.rundir import RunDirectory, find_runs
 
 _NAMED = 5
+_BELOW = ("spec.json", "*/spec.json", "*/*/spec.json", "*/*/*/spec.json")
+"""Where a run's spec lies below the run, its budget, its label and its task."""
 _JOB = re.compile(r" claimed by process .*, job (\S+)$", re.MULTILINE)
 
 
@@ -54,6 +56,25 @@ def find_run(given: str, root: Path) -> Found:
     raise UsageError(
         f"'{given}' is a part of {plural(len(fitting), 'run')} in {root}: {_some(fitting)}. Name more of it."
     )
+
+
+def check_folder(root: Path) -> None:
+    """See that this is the folder of all runs, with a run that was begun or submitted.
+
+    Raises:
+        UsageError: if it is not, naming the one that it is a part of, or that lies in it, where there is such.
+    """
+    if not root.is_dir():
+        raise UsageError(f"There is no folder {root}. Name the folder of all runs, or start some with 'npasbench run'.")
+    if find_runs(root) or find_batches(root):
+        return
+    for above, pattern in enumerate(reversed(_BELOW)):
+        part_of = root.resolve().parents[above : above + 1]
+        if part_of and any(root.glob(pattern)):
+            raise UsageError(f"{root} is only a part of the folder of all runs. Name that: {part_of[0]}")
+    inside = root / "runs"
+    hint = str(inside) if inside.is_dir() and find_runs(inside) else "the folder of all runs"
+    raise UsageError(f"There is no run in {root}. Name {hint}, or start some with 'npasbench run'.")
 
 
 def files_of_jobs(root: Path, run: str, directory: RunDirectory) -> list[Path]:

@@ -71,9 +71,11 @@ class Gaps:
         return found
 
     @property
-    def seconds_left(self) -> float:
-        """The device-seconds of all that is missing and can be estimated."""
-        return sum(cell.seconds_left or 0.0 for cell in self.cells)
+    def seconds_left(self) -> float | None:
+        """The device-seconds of all that is missing and can be estimated; None if nothing that is missing can."""
+        open_ = [cell.seconds_left for cell in self.cells if cell.open]
+        known = [seconds for seconds in open_ if seconds is not None]
+        return sum(known) if known or not open_ else None
 
 
 def find_gaps(specs: Sequence[RunSpec], runs: Path) -> Gaps:

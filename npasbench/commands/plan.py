@@ -78,7 +78,7 @@ def _report(gaps: Gaps) -> dict[str, Any]:
         "runs": gaps.runs,
         "states": states,
         "open": sum(cell.open for cell in gaps.cells),
-        "device_hours_left": gaps.seconds_left / 3600,
+        "device_hours_left": _hours(gaps.seconds_left),
         "without_estimate": gaps.unknown,
         "cells": [
             {
@@ -91,12 +91,16 @@ def _report(gaps: Gaps) -> dict[str, Any]:
                 "open": cell.open,
                 "device_seconds_of_a_run": cell.estimate.seconds if cell.estimate else None,
                 "estimated_from": cell.estimate.source if cell.estimate else None,
-                "device_hours_left": None if cell.seconds_left is None else cell.seconds_left / 3600,
+                "device_hours_left": _hours(cell.seconds_left),
             }
             for cell in gaps.cells
         ],
         "source_changed": gaps.stale,
     }
+
+
+def _hours(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds / 3600
 
 
 def _print(gaps: Gaps) -> None:
@@ -130,7 +134,7 @@ def _print_left(gaps: Gaps) -> None:
     from npasbench.commands.estimates import duration
 
     known = [cell for cell in gaps.cells if cell.open and cell.estimate]
-    if known:
+    if known and gaps.seconds_left is not None:
         by: Counter[str] = Counter()
         for cell in known:
             by[cell.estimate.source if cell.estimate else ""] += cell.open

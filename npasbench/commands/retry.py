@@ -15,8 +15,9 @@ from npasbench.commands.options import (
     runs_argument,
     workers_option,
 )
-from npasbench.commands.working import check_data, do_runs
-from npasbench.errors import RunError, UsageError
+from npasbench.commands.wording import plural
+from npasbench.commands.working import do_runs, faults_of_data
+from npasbench.errors import DataError, RunError
 
 
 @click.command("retry")
@@ -38,14 +39,16 @@ def retry(
 ) -> None:
     """Do every failed run again, from its last checkpoint if it has one. A corrupt result is set aside first.
 
+    A run whose data are missing, or are others than it was planned with, is left alone; then it exits 1.
+
     \b
     Example:  npasbench retry runs
     """
+    from npasbench.commands.finding import check_folder
     from npasbench.running.files import writing
     from npasbench.running.rundir import find_runs
 
-    if not runs.is_dir():
-        raise UsageError(f"There is no folder {runs}. Name the folder of all runs.")
+    check_folder(runs)
     states = ("failed",) if only_failed else ("failed", "corrupt")
     again = [directory for directory in find_runs(runs) if directory.state() in states]
     if not again:
@@ -57,7 +60,14 @@ def retry(
             specs[directory] = directory.spec()
         except RunError as error:
             click.echo(f"left alone: {error}", err=True)
-    check_data(list(specs.values()), data_root)
+    wrong = faults_of_data(list(specs.values()), data_root)
+    able = {directory: spec for directory, spec in specs.items() if spec.task.data not in wrong}
+    if wrong and not able:
+        raise DataError("\n".join(dict.fromkeys(wrong.values())))
+    for data, why in wrong.items():
+        those = [directory for directory, spec in specs.items() if spec.task.data == data]
+        click.echo(f"left alone: {plural(len(those), 'run')}, such as {those[0].path}: {why}", err=True)
+    specs = able
     for directory in specs:
         with writing(directory.path):
             for file in (directory.failure_file, directory.result_file):

@@ -41,6 +41,7 @@ def status(ctx: click.Context, runs: Path, as_json: bool, watch: str | None) -> 
     \b
     Example:  npasbench status runs --watch
     """
+    from npasbench.commands.finding import check_folder
     from npasbench.commands.standing import Reader
 
     if (
@@ -51,11 +52,11 @@ def status(ctx: click.Context, runs: Path, as_json: bool, watch: str | None) -> 
         runs, watch = Path(watch), str(_EVERY)  # "--watch runs": the folder, not a time
     if watch is not None and as_json:
         raise UsageError("--json tells once how runs stand; leave out --watch.")
-    if not runs.is_dir():
-        raise UsageError(f"There is no folder {runs}. Name the folder of all runs, or start some with 'npasbench run'.")
+    every = None if watch is None else _seconds(watch)
+    check_folder(runs)
     reader = Reader(runs)
-    if watch is not None:
-        sys.exit(_watch(reader, _seconds(watch)))
+    if every is not None:
+        sys.exit(_watch(reader, every))
     standing = reader.read()
     if as_json:
         click.echo(json.dumps(standing.report(), indent=1))

@@ -15,9 +15,10 @@ from npasbench.commands.cluster_options import Where
 from npasbench.commands.submitting import submit_runs
 from npasbench.commands.teams import check_teams
 from npasbench.commands.wording import plural, what_is_wrong
-from npasbench.errors import UsageError
+from npasbench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from npasbench.card import Data
     from npasbench.commands.display import RunDisplay
     from npasbench.plan import RunSpec
     from npasbench.running.rundir import RunDirectory
@@ -85,12 +86,24 @@ def check_data(specs: Sequence[RunSpec], data_root: Path | None) -> None:
     """See that the data of all these runs are there and whole.
 
     Raises:
-        DataError: naming what is missing or damaged, and how to get it.
+        DataError: naming all that is missing or damaged, and how to get it.
     """
+    wrong = faults_of_data(specs, data_root)
+    if wrong:
+        raise DataError("\n".join(dict.fromkeys(wrong.values())))
+
+
+def faults_of_data(specs: Sequence[RunSpec], data_root: Path | None) -> dict[Data, str]:
+    """Of the data of these runs those that are missing or damaged, with what is wrong and how to get them."""
     from npasbench.data import check
 
+    wrong = {}
     for data in dict.fromkeys(spec.task.data for spec in specs):
-        check(data, data_root)
+        try:
+            check(data, data_root)
+        except DataError as error:
+            wrong[data] = str(error)
+    return wrong
 
 
 def _do(
