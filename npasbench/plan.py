@@ -62,7 +62,7 @@ class RunSpec(BaseModel):
         return Budget(self.budget, self.budget_parameters, self.dense_parameters, self.task.accounting)
 
     def command(self) -> str:
-        """The command line that repeats this run."""
+        """The command line that repeats this run, but for what is a machine's own: where data lie, and its devices."""
         words = ["npasbench", "run", self.task_file or self.task.name, "--method", self.method, "--label", self.label]
         words += ["--budget", self.budget, "--seeds", str(self.seed)]
         for knob, value in self.knobs.items():

@@ -20,6 +20,7 @@ from npasbench.budget import resolve
 from npasbench.card import Data, Normalise
 from npasbench.cli import npasbench
 from npasbench.commands.planning import plan_runs
+from npasbench.commands.working import check_data
 from npasbench.data.batches import Batches
 from npasbench.errors import DataError, NpasbenchError, UsageError
 from npasbench.plan import dense_parameters
@@ -195,13 +196,20 @@ def test_check_and_retry_ask_for_the_data_before_anything_else(tmp_path: Path):
     assert directory.state() == "failed", "it can be retried once the data are there"
 
 
+def test_all_sets_that_are_missing_are_named_at_once(tmp_path: Path):
+    specs = [plan_runs(task, "roast", None, {}, ["0.25"], [0], [])[0] for task in ("cifar10-wrn-28-10", *TASKS[:2])]
+    with pytest.raises(DataError) as caught:
+        check_data(specs, tmp_path)
+    assert [str(caught.value).count(f"There is no {name} in") for name in ("CIFAR10", "CIFAR100")] == [1, 1]
+
+
 # The tasks
 
 
 @pytest.mark.parametrize("name", [*TASKS, *PUBLISHED])
 def test_a_card_trains_by_the_releases_recipe(name: str):
     card = Registry().card(name)
-    assert card.data == asked()
+    assert card.data == asked(protocol="full-last" if name in PUBLISHED else "holdout-last")
     recipe = card.recipe
     assert (recipe.epochs, recipe.batch_size, recipe.schedule.at, recipe.schedule.factor) == (
         200,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cifar_files
+import image_files
 import numpy as np
 import pytest
 import scipy.io
@@ -85,7 +86,7 @@ def test_a_suite_is_checked_set_by_set_each_once(published: Path):
     assert (code, report["data_root"]) == (1, str(published))
     assert [one["set"] for one in report["sets"]] == ["cifar10", "cifar100"]
     assert all(not one["ready"] and one["said"] for one in report["sets"])
-    assert {"cifar100-multi-width-published", "cifar100-wrn-28-10-published"} <= set(report["sets"][1]["tasks"])
+    assert report["sets"][1]["tasks"] == ["cifar100-wrn-28-10-published"]
 
 
 def test_damaged_files_are_missing_too(published: Path):
@@ -100,6 +101,70 @@ def test_an_unknown_task_is_answered_with_the_nearest(tmp_path: Path):
     code, said = call("data", "check", "cifar100-wrn-16-5", "--data-root", tmp_path)
     assert code == 2
     assert "Did you mean 'cifar100-wrn-16-4'" in said
+
+
+FOLDER_CARD = """
+schema = 1
+name = "mine"
+version = 1
+title = "Mine"
+description = "Mine."
+metrics = ["accuracy"]
+members = ["wrn-10-1"]
+budgets = [0.5]
+seeds = [0, 1, 2]
+data = { set = "folder", folder = "images", protocol = "holdout-last", image_size = 16 }
+
+[recipe]
+epochs = 1
+batch_size = 4
+optimizer = { name = "sgd", lr = 0.05 }
+schedule = { name = "cosine" }
+threads = 1
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A card of a folder of images, which lie beside it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    image_files.write(tmp_path / "images", a_class=3, to_test=2)
+    (tmp_path / "mine.toml").write_text(FOLDER_CARD)
+    return tmp_path / "mine.toml"
+
+
+def test_images_are_decoded_once_and_a_damaged_one_is_named(mine: Path, monkeypatch: pytest.MonkeyPatch):
+    check = ("data", "check", mine, "--data-root", mine.parent)
+    victims = [mine.parent / "images" / "val" / "bee" / f"bee_{number:03}.JPEG" for number in range(2)]
+    whole = victims[0].read_bytes()
+    for victim in victims:
+        victim.write_bytes(whole[:200])
+    code, said = call(*check)
+    assert code == 1, said
+    assert said.startswith("missing   images: ")
+    assert all(f"{victim} cannot be read as an image" in said for victim in victims)
+    assert call(*check) == (1, said), "what was wrong is looked at again"
+    assert call(*check, "--quick") == (0, "ok        images: 9 + 6 images of 3 classes listed, not decoded\n")
+    for victim in victims:
+        victim.write_bytes(whole)
+    expected = 0, "ok        images: is here and whole: 9 + 6 images of 3 classes, each of which can be decoded\n"
+    assert call(*check) == expected
+    monkeypatch.setattr("npasbench.data.decoding.read_rgb", None)
+    assert call(*check) == expected
+    assert "listed, not decoded" in call("data", "prepare", mine, "--data-root", mine.parent)[1]
+
+
+def test_what_can_be_prepared_is_told_with_the_command(tmp_path: Path):
+    said = call("data", "check", "cifar100-wrn-28-10-x4", "--data-root", tmp_path)[1]
+    command = f"Or have it done: npasbench data prepare cifar100-wrn-28-10-x4 --data-root {tmp_path}\n"
+    assert said.count(command) == 1, "the corrupted images cannot be"
+    (tmp_path / "CIFAR-100-C.tar").touch()
+    assert call("data", "check", "cifar100-wrn-28-10-x4", "--data-root", tmp_path)[1].count(command) == 2
+    (tmp_path / "CIFAR-100-C").mkdir()
+    assert call("data", "check", "cifar100-wrn-28-10-x4", "--data-root", tmp_path)[1].count(command) == 1
+    assert "have it done" not in call("data", "check", "imagenet-resnet50", "--data-root", tmp_path)[1]
+    (tmp_path / "ILSVRC2012_img_val.tar").touch()
+    assert "have it done" in call("data", "check", "imagenet-resnet50", "--data-root", tmp_path)[1]
 
 
 # Preparing CIFAR

@@ -200,7 +200,7 @@ def test_data_that_are_missing_are_a_note_and_damaged_ones_are_wrong(
     def damaged(*_: object) -> None:
         raise DataError("train: so it is damaged or another.")
 
-    monkeypatch.setattr("npasbench.data.check", damaged)
+    monkeypatch.setattr("npasbench.data.checking.check", damaged)
     assert {check.level for check in checks._data_checks(sets, tmp_path)} == {"wrong"}
 
 

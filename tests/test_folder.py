@@ -25,11 +25,13 @@ from npasbench.cli import npasbench
 from npasbench.commands.planning import plan_runs
 from npasbench.conformance import check_method
 from npasbench.data import folder as folders
+from npasbench.data import holding
 from npasbench.data.batches import Batches
 from npasbench.data.decoding import centre, read_rgb
 from npasbench.data.files import Files
 from npasbench.errors import DataError, NpasbenchError, UsageError
 from npasbench.plan import RunSpec
+from npasbench.running.rundir import RunDirectory
 
 CPU = torch.device("cpu")
 FIGURES = Normalise(mean=(120.0, 110.0, 100.0), std=(60.0, 61.0, 62.0))
@@ -78,7 +80,8 @@ def test_a_folder_is_read_as_torchvision_reads_it(images: Path, tmp_path: Path):
         ("val", data.test_inputs, data.test_labels),
     ):
         theirs = ImageFolder(images / part, transform=how)
-        assert torch.equal(torch.stack([image for image, _ in theirs]), inputs)
+        decoded = holding.held(inputs) if isinstance(inputs, Files) else inputs
+        assert torch.equal(torch.stack([image for image, _ in theirs]), decoded)
         assert [label for _, label in theirs] == labels.tolist()
     assert (data.classes, data.input_shape) == (3, (3, 16, 16)) == sets.describe(asked(), tmp_path)
 
@@ -107,8 +110,8 @@ def test_normalisation_is_torchvisions(images: Path, tmp_path: Path):
     data = sets.load(asked(normalise=FIGURES), seed=0, root=tmp_path)
     (batch,) = data.test(100)
     normalise = v2.Normalize([m / 255 for m in FIGURES.mean], [s / 255 for s in FIGURES.std])
-    assert isinstance(data.test_inputs, Tensor)
-    assert torch.equal(batch, normalise(data.test_inputs.float() / 255))
+    assert isinstance(data.test_inputs, Files)
+    assert torch.equal(batch, normalise(holding.held(data.test_inputs).float() / 255))  # type: ignore[union-attr]
     assert torch.equal(data.some_to_train(2), normalise(data.train_inputs[:2].float() / 255))  # type: ignore[operator]
 
 
@@ -126,7 +129,7 @@ def test_images_that_are_held_in_memory_and_images_in_files_give_the_same_batche
 ):
     given = asked(shift=2, flip=True, cutout=4, normalise=FIGURES, protocol="holdout-best")
     kept = sets.load(given, seed=3, root=tmp_path)
-    monkeypatch.setattr(folders, "IN_MEMORY", 0)
+    monkeypatch.setattr(holding, "IN_MEMORY", 0)
     streamed = sets.load(given, seed=3, root=tmp_path)
     assert isinstance(kept.train_inputs, Tensor)
     assert isinstance(streamed.train_inputs, Files)
@@ -166,7 +169,37 @@ def test_a_damaged_image_is_named(images: Path, tmp_path: Path):
             sets.load(asked(), seed=0, root=tmp_path)
         assert str(caught.value).startswith(f"{victim} cannot be read as an image: ")
         assert why in str(caught.value)
-        assert "Put a whole copy in its place, or remove it and plan anew." in str(caught.value)
+        assert "that makes another task: start the 'run' command again." in str(caught.value)
+
+
+def test_a_test_image_is_decoded_when_it_is_asked_for_and_never_under_tune(images: Path, tmp_path: Path):
+    victim = images / "val" / "bee" / "bee_001.JPEG"
+    victim.write_bytes(b"no image at all")
+    tuned = sets.load(asked(protocol="tune"), seed=0, root=tmp_path)
+    assert [len(part) for part in tuned.test(100)] == [1]
+    for crop in ("centre", "random-resized"):
+        best = sets.load(asked(protocol="holdout-best", crop=crop), seed=0, root=tmp_path)
+        assert [len(part) for part in best.held(100)] == [1]
+        with pytest.raises(DataError, match=r"bee_001\.JPEG cannot be read as an image"):
+            list(best.test(100))
+
+
+def test_held_out_images_are_decoded_once_or_by_one_loader(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    given = asked(protocol="holdout-best", crop="random-resized")
+    small = sets.load(given, seed=0, root=tmp_path)
+    assert small.held_loader(CPU) is None
+    (first,) = small.held(4)
+    monkeypatch.setattr("npasbench.data.holding.Loader", None)
+    (again,) = small.held(4)
+    assert torch.equal(first, again)
+    monkeypatch.setattr(holding, "IN_MEMORY", 0)
+    loader = small.held_loader(CPU)
+    assert loader is not None
+    monkeypatch.setattr("npasbench.data.dataset.Loader", None)
+    for _ in range(2):
+        assert torch.equal(next(small.held(4, CPU, loader)), first)
 
 
 def wreck(images: Path, how: str) -> None:
@@ -416,3 +449,25 @@ def test_a_method_is_checked_on_a_folder(images: Path, tmp_path: Path):
     wrong = [f"{one.name}: {one.detail}" for one in verdicts if not one.passed]
     assert wrong == []
     assert len(verdicts) > 8
+
+
+def test_retry_leaves_alone_what_has_other_images_and_does_the_others(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    done: list[RunSpec] = []
+    monkeypatch.setattr("npasbench.commands.retry.do_runs", lambda specs, *_, **__: done.extend(specs) or 0)
+    Path("mine.toml").write_text(CARD)
+    cards = ("mine.toml", "digits15-wrn-10-1")
+    specs = [plan_runs(card, "roast", None, {}, ["0.5"], [0], [], data_root=tmp_path) for card in cards]
+    for (spec,) in specs:
+        directory = RunDirectory.of(tmp_path / "runs", spec)
+        directory.create(spec)
+        directory.fail("the disk was gone", "")
+    image_files.write_kind(images / "train" / "ant", "web.webp")
+    said = CliRunner().invoke(npasbench, ["retry", "runs", "--data-root", "."])
+    assert said.exit_code == 1
+    assert [spec.task.name for spec in done] == ["digits15-wrn-10-1"]
+    assert "left alone: 1 run, such as runs/mine/roast/0.5/seed0-" in said.stderr
+    assert "another task: start the 'run' command again." in said.stderr
+    assert len(list((tmp_path / "runs/mine").rglob("failure.json"))) == 1

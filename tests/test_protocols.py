@@ -397,7 +397,8 @@ def write_corrupted(root: Path, examples: int = 20) -> None:
     rng = np.random.default_rng(0)
     folder = root / FOLDERS["cifar10"]
     folder.mkdir()
-    np.save(folder / "labels.npy", np.tile(rng.integers(0, 10, examples), 5).astype(np.uint8))
+    labels = sets.load(Data(set="cifar10", protocol="full-last"), seed=0, root=root).test_labels
+    np.save(folder / "labels.npy", np.tile(labels.numpy(), 5).astype(np.uint8))
     for name in CORRUPTIONS:
         np.save(folder / f"{name}.npy", rng.integers(0, 256, (5 * examples, 32, 32, 3), dtype=np.uint8))
 
@@ -445,7 +446,13 @@ def test_corrupted_images_that_are_absent_are_recorded_so_and_fail_nothing(corru
     [
         ("fog.npy", None, "fog.npy is missing"),
         ("fog.npy", b"\x93NUMPY", "fog.npy cannot be read"),
-        ("labels.npy", np.zeros(99, np.uint8), "does not hold as many images"),
+        ("labels.npy", np.zeros(99, np.uint8), "does not hold as many whole numbers for each of 5 severities"),
+        ("labels.npy", np.zeros(0, np.uint8), "does not hold as many whole numbers"),
+        ("labels.npy", np.uint8(3), "does not hold as many whole numbers"),
+        ("labels.npy", np.zeros(100), "does not hold as many whole numbers"),
+        ("labels.npy", np.full(100, 10, np.uint8), "labels.npy holds 10 to 10, and there are 10 classes"),
+        ("labels.npy", np.full(100, -1), "labels.npy holds -1 to -1, and there are 10 classes"),
+        ("labels.npy", np.zeros(100, np.uint8), "does not hold the 20 test labels, in their order, for each severity"),
         ("snow.npy", np.zeros((100, 32, 32, 3), np.float32), "snow does not hold as many images"),
     ],
 )
@@ -463,7 +470,8 @@ def test_a_damaged_corrupted_set_is_recorded_with_what_is_wrong(
     else:
         np.save(path, content)
     network = torch.nn.Flatten()
-    assert said in tested_on_corrupted(network, corrupted_card.task, CPU, tmp_path).absent
+    labels = sets.load(corrupted_card.task.data, seed=0, root=tmp_path).test_labels
+    assert said in tested_on_corrupted(network, corrupted_card.task, CPU, tmp_path, labels).absent
 
 
 @pytest.mark.parametrize(

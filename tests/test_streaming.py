@@ -124,7 +124,7 @@ def test_another_seed_epoch_or_image_gives_another_crop(root: Path, expected: di
 
 def test_test_images_are_streamed_in_order(processes: int, root: Path, monkeypatch: pytest.MonkeyPatch):
     kept = torch.cat(list(sets.load(GIVEN, seed=0, root=root).test(100)))
-    monkeypatch.setattr("npasbench.data.folder.IN_MEMORY", 0)
+    monkeypatch.setattr("npasbench.data.holding.IN_MEMORY", 0)
     data = sets.load(GIVEN, seed=0, root=root)
     assert isinstance(data.test_inputs, Files)
     sizes = [len(part) for part in data.test(4)]

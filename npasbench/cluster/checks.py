@@ -219,11 +219,12 @@ def _tasks(registry: Registry) -> tuple[dict[str, Data], int, list[str]]:
 
 def _data_checks(sets: dict[str, Data], data_root: Path | None) -> Iterator[Check]:
     from npasbench import data
+    from npasbench.data.checking import look
 
     root = data.data_root(data_root)
     for name, one in sorted(sets.items()):
         try:
-            data.check(one, root)
+            found = look(one, root, decode=False)
         except DataError as error:
             said = str(error)
             damaged = "damaged" in said
@@ -231,7 +232,7 @@ def _data_checks(sets: dict[str, Data], data_root: Path | None) -> Iterator[Chec
         except NpasbenchError as error:
             yield Check(name, "wrong", str(error))
         else:
-            yield Check(name, "ok", "is here and whole")
+            yield Check(name, "ok", found)
 
 
 def _size(size: float) -> str:

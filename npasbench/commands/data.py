@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from npasbench.commands.options import data_root_option, json_option
 
 if TYPE_CHECKING:
     from npasbench.card import Card, Data
+    from npasbench.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -39,23 +41,34 @@ def data() -> None:
 
 @data.command("check")
 @click.argument("name", metavar="SUITE|TASK")
+@click.option("--quick", is_flag=True, help="List images, but decode none.")
 @data_root_option
 @json_option
-def check_data(name: str, data_root: Path | None, as_json: bool) -> None:
+def check_data(name: str, quick: bool, data_root: Path | None, as_json: bool) -> None:
     """Say which data of a task or suite are missing or damaged, and how to get them. Exits 1 if any are.
+
+    Images in files are decoded, once: those that have not changed since are not decoded again.
 
     \b
     Example:  npasbench data check cifar100-wrn-16-4 --data-root data
     """
-    from npasbench.data import check, corrupted
+    from npasbench.data import corrupted
+    from npasbench.data.checking import WHOLE, look
+    from npasbench.data.prepare import preparable, preparable_corrupted
+    from npasbench.errors import DataError
 
     def whole(data: Data, root: Path) -> str:
-        check(data, root)
-        return "is here and whole"
+        try:
+            return look(data, root, decode=not quick, tell=_tell)
+        except DataError as error:
+            raise _advised(error, preparable(data, root), name, data_root) from None
 
     def whole_corrupted(data: Data, root: Path) -> str:
-        corrupted.read(data, root)
-        return "is here and whole"
+        try:
+            corrupted.read(data, root)
+        except DataError as error:
+            raise _advised(error, preparable_corrupted(data, root), name, data_root) from None
+        return WHOLE
 
     _report(name, data_root, as_json, whole, whole_corrupted)
 
@@ -101,6 +114,20 @@ def _report(
         for one in found:
             click.echo(f"{_mark(one)}  {one.set}: {one.said}")
     sys.exit(0 if all(one.ready or one.optional for one in found) else 1)
+
+
+def _tell(done: int, of: int) -> None:
+    """How far the images have been decoded, on a terminal."""
+    if sys.stderr.isatty():
+        click.echo(f"\r{done:,} of {of:,} images decoded", err=True, nl=done == of)
+
+
+def _advised(error: DataError, preparable: bool, name: str, data_root: Path | None) -> DataError:
+    """With the command that gets what is missing, if it can."""
+    if not preparable:
+        return error
+    words = ["npasbench", "data", "prepare", name, *(["--data-root", str(data_root)] if data_root else [])]
+    return type(error)(f"{error}\n  Or have it done: {shlex.join(words)}")
 
 
 def _found(

@@ -6,6 +6,7 @@ images at severity 1 first. The four corruptions that the authors keep for valid
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from npasbench import card
-from npasbench.data.cifar import INPUT_SHAPE
+from npasbench.data.cifar import CLASSES, INPUT_SHAPE
 from npasbench.data.normalise import normalised
 from npasbench.errors import DataError
 
@@ -51,11 +52,12 @@ class Corrupted:
             yield normalised(images, self.normalise)
 
 
-def read(data: card.Data, root: Path) -> Iterator[Corrupted]:
+def read(data: card.Data, root: Path, test_labels: Tensor | None = None) -> Iterator[Corrupted]:
     """Every corruption at every severity; the files stay on the disk.
 
     Raises:
-        DataError: before the first, if a file is missing or is none of the published form.
+        DataError: before the first, if a file is missing or is none of the published form, or if the labels are not
+            ``test_labels`` ``[N]``, int64, at every severity, where these are given.
     """
     folder = root / FOLDERS[data.set]
     names = ["labels", *CORRUPTIONS]
@@ -67,13 +69,26 @@ def read(data: card.Data, root: Path) -> Iterator[Corrupted]:
         )
     arrays = {name: _array(folder / f"{name}.npy") for name in names}
     labels = arrays.pop("labels")
-    faults = [name for name, one in arrays.items() if one.dtype != np.uint8 or one.shape != _shape(len(labels))]
-    if labels.ndim != 1 or len(labels) % SEVERITIES or faults:
-        raise DataError(
-            f"{folder}: labels.npy holds {list(labels.shape)}, and {', '.join(faults) or 'every file'} does not hold as many "
-            f"images of bytes for each of {SEVERITIES} severities. Remove the folder and unpack {SOURCES[data.set]} anew."
-        )
+    faults = [name for name, one in arrays.items() if one.dtype != np.uint8 or one.shape != _shape(labels.size)]
+    wrong = _fault_of(labels, CLASSES[data.set], test_labels)
+    if not wrong and faults:
+        wrong = f"{', '.join(faults)} does not hold as many images of bytes as labels.npy has labels, {labels.size:,}"
+    if wrong:
+        raise DataError(f"{folder}: {wrong}. Remove the folder and unpack {SOURCES[data.set]} anew.")
     return _each(arrays, torch.tensor(np.array(labels), dtype=torch.int64), data.normalise)
+
+
+def _fault_of(labels: np.ndarray[Any, Any], classes: int, test_labels: Tensor | None) -> str:
+    """Why labels cannot be those of the test images, once for each severity; nothing if they can."""
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not labels.size or labels.size % SEVERITIES:
+        shape = f"{labels.dtype}, {list(labels.shape)}"
+        return f"labels.npy ({shape}) does not hold as many whole numbers for each of {SEVERITIES} severities"
+    if labels.min() < 0 or labels.max() >= classes:
+        return f"labels.npy holds {labels.min()} to {labels.max()}, and there are {classes} classes"
+    expected = labels[: labels.size // SEVERITIES] if test_labels is None else test_labels.numpy()
+    if not np.array_equal(labels, np.tile(expected, SEVERITIES)):
+        return f"labels.npy does not hold the {len(expected):,} test labels, in their order, for each severity"
+    return ""
 
 
 def _each(
@@ -95,6 +110,8 @@ def _array(path: Path) -> np.ndarray[Any, Any]:
     """A file's array, left on the disk."""
     try:
         array: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, OverflowError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read: {error}.") from None
+    if not isinstance(array, np.ndarray):  # an archive of several, by another name
+        raise DataError(f"{path} holds no array.")
     return array

@@ -12,6 +12,7 @@ from torch import Tensor
 from npasbench import streams
 from npasbench.card import Normalise
 from npasbench.data.files import Files
+from npasbench.data.holding import fits, held
 from npasbench.data.holdout import HELD_OUT_BY, held_out
 from npasbench.data.loading import Loader, Request
 from npasbench.data.normalise import as_inputs
@@ -48,20 +49,34 @@ class DataSet:
 
     def test(self, batch_size: int, device: torch.device = _CPU) -> Iterator[Tensor]:
         """The test inputs in order, float32 ``[up to batch_size, channels, height, width]``; of large images fewer."""
-        return self._in_order(self.test_inputs, batch_size, device)
+        return self._in_order(_held(self.test_inputs), batch_size, device)
 
-    def held(self, batch_size: int, device: torch.device = _CPU) -> Iterator[Tensor]:
-        """The held-out inputs in order, as they would be tested, in batches as of :meth:`test`; none without them."""
-        return iter(()) if self.held_inputs is None else self._in_order(self.held_inputs, batch_size, device)
+    def held(self, batch_size: int, device: torch.device = _CPU, loader: Loader | None = None) -> Iterator[Tensor]:
+        """The held-out inputs in order, as they would be tested, in batches as of :meth:`test`; none without them.
+
+        ``loader`` is what :meth:`held_loader` gave, to be used again and again.
+        """
+        if self.held_inputs is None:
+            return iter(())
+        return self._in_order(_held(self.held_inputs), batch_size, device, loader)
+
+    def held_loader(self, device: torch.device) -> Loader | None:
+        """What decodes the held-out inputs; None if they are in memory, or will be, or there are none."""
+        inputs = self.held_inputs
+        return Loader(inputs, device) if isinstance(inputs, Files) and not fits(inputs) else None
 
     def some_to_train(self, most: int) -> Tensor:
         """The first training inputs, not augmented, float32 ``[up to most, channels, height, width]``."""
         return torch.cat(list(self._in_order(self.train_inputs[:most], most, _CPU)))
 
-    def _in_order(self, inputs: Inputs, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+    def _in_order(
+        self, inputs: Inputs, batch_size: int, device: torch.device, loader: Loader | None = None
+    ) -> Iterator[Tensor]:
         height, width = inputs.shape[2:]
         size = max(1, min(batch_size, _PIXELS_AT_ONCE // (height * width)))
-        for images in _decoded(inputs, size, device) if isinstance(inputs, Files) else torch.split(inputs, size):
+        for images in (
+            _decoded(inputs, size, device, loader) if isinstance(inputs, Files) else torch.split(inputs, size)
+        ):
             yield as_inputs(images.to(device, non_blocking=True), self.normalise)
 
     def under(self, protocol: str, seed: int) -> Self:
@@ -76,14 +91,21 @@ class DataSet:
         return replace(left, held_inputs=held[0], held_labels=held[1])
 
 
-def _decoded(files: Files, size: int, device: torch.device) -> Iterator[Tensor]:
-    loader = Loader(files, device)
+def _held(inputs: Inputs) -> Inputs:
+    """In memory, if there is room."""
+    return held(inputs) if isinstance(inputs, Files) else inputs
+
+
+def _decoded(files: Files, size: int, device: torch.device, loader: Loader | None) -> Iterator[Tensor]:
+    """By ``loader``, which goes on; else by one that ends here."""
+    own = loader or Loader(files, device)
     try:
-        yield from loader.load(
+        yield from own.load(
             Request(range(start, min(start + size, len(files)))) for start in range(0, len(files), size)
         )
     finally:
-        loader.close()
+        if own is not loader:
+            own.close()
 
 
 def draw_of_each_class(labels: Tensor, classes: int, per_class: int, seed: int, *, leave: int = 0) -> Tensor:

@@ -57,7 +57,8 @@ def read_rgb(path: str) -> Image.Image:
         raise
     except Exception as error:  # Pillow raises many kinds for damaged files, SyntaxError among them
         raise DataError(
-            f"{path} cannot be read as an image: {_why(error)}. Put a whole copy in its place, or remove it and plan anew."
+            f"{path} cannot be read as an image: {_why(error)}. Put a whole copy in its place, or remove it. Of a set "
+            "'folder' that makes another task: start the 'run' command again."
         ) from None
 
 

@@ -24,6 +24,7 @@ _READERS = 8
 
 Kept = dict[str, tuple[str, str]]
 """For each class folder what its files looked like, and the sum of their contents."""
+_DIGESTS = "digests"
 
 
 def digest(folder: Path, parts: Sequence[Listing]) -> str:
@@ -32,17 +33,17 @@ def digest(folder: Path, parts: Sequence[Listing]) -> str:
     Raises:
         DataError: naming a file that cannot be read.
     """
-    kept = _read_kept(folder)
+    kept = read_kept(folder)
     try:
-        new = {name: _of_a_class(folder, files, kept.get(name)) for name, files in _by_class(parts)}
+        new = {name: _of_a_class(folder, files, kept.get(name)) for name, files in by_class(parts)}
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}. Mend or remove it.") from None
     if new != kept:
-        _keep(folder, new)
+        keep(folder, new)
     return _sum_of(f"{name}\0{content}" for name, (_, content) in sorted(new.items()))
 
 
-def _by_class(parts: Sequence[Listing]) -> Iterator[tuple[str, list[str]]]:
+def by_class(parts: Sequence[Listing]) -> Iterator[tuple[str, list[str]]]:
     """Each part's class folders, as ``train/cat``, and the files in them."""
     for part in parts:
         names = [os.fsdecode(name) for name in part.names]
@@ -51,13 +52,17 @@ def _by_class(parts: Sequence[Listing]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _of_a_class(folder: Path, files: list[str], kept: tuple[str, str] | None) -> tuple[str, str]:
-    looks = [_look(folder / file) for file in files]
-    seen = _sum_of(f"{file}\0{look}" for file, look in zip(files, looks, strict=True))
-    if kept is not None and kept[0] == seen:
-        return seen, kept[1]
+    looks = seen(folder, files)
+    if kept is not None and kept[0] == looks:
+        return looks, kept[1]
     with ThreadPoolExecutor(_READERS) as pool:
         contents = list(pool.map(lambda file: _content(folder / file), files))
-    return seen, _sum_of(f"{file}\0{content}" for file, content in zip(files, contents, strict=True))
+    return looks, _sum_of(f"{file}\0{content}" for file, content in zip(files, contents, strict=True))
+
+
+def seen(folder: Path, files: Sequence[str]) -> str:
+    """What files look like from outside, as one sum: it changes if one of them is written to."""
+    return _sum_of(f"{file}\0{_look(folder / file)}" for file in files)
 
 
 def _look(path: Path) -> str:
@@ -83,23 +88,25 @@ def _sum_of(lines: Iterator[str]) -> str:
 # What is kept between two looks at a folder
 
 
-def _file(folder: Path) -> Path:
+def _file(folder: Path, what: str) -> Path:
     """Beside the user's other caches: the data root may be read-only, or another's."""
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return caches / "npasbench" / "digests" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}.json"
+    return caches / "npasbench" / what / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}.json"
 
 
-def _read_kept(folder: Path) -> Kept:
+def read_kept(folder: Path, what: str = _DIGESTS) -> Kept:
+    """What was kept of a folder; nothing if that cannot be read."""
     try:
-        content = json.loads(_file(folder).read_text(encoding="utf-8"))
-        return {name: (str(seen), str(total)) for name, (seen, total) in content.items()}
+        content = json.loads(_file(folder, what).read_text(encoding="utf-8"))
+        return {name: (str(looks), str(total)) for name, (looks, total) in content.items()}
     except (OSError, RuntimeError, ValueError, TypeError, AttributeError):  # RuntimeError: no home folder
         return {}
 
 
-def _keep(folder: Path, new: Kept) -> None:
+def keep(folder: Path, new: Kept, what: str = _DIGESTS) -> None:
+    """Keep this of a folder, if there is a place for it."""
     with contextlib.suppress(OSError, RuntimeError, WriteError):  # it is only slower the next time
-        path = _file(folder)
+        path = _file(folder, what)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as file:
             file.write(json.dumps(new).encode())

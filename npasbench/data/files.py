@@ -25,6 +25,8 @@ class Files:
     size: int
     resize: int
     """How long the shorter side becomes before the centre is cut out."""
+    content: str | None = None
+    """The digest of all images of the folder, where it is known."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -1,32 +1,21 @@
 """``folder``: any images of the user's, ``train/<class>/`` to train on and ``val/<class>/`` to test.
 
-Images of any size and kind become RGB squares of the card's ``image_size``. Sets that are small enough then are decoded
-once and live in memory; the others are decoded as they are needed, with the same pixels.
+Images of any size and kind become RGB squares of the card's ``image_size``. Parts that are small enough then are decoded
+once, at their first use, and live in memory; the others are decoded as they are needed, with the same pixels.
 """
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from npasbench import card
-from npasbench.data.dataset import DataSet, Inputs, draw_of_each_class
+from npasbench.data.dataset import DataSet, draw_of_each_class
 from npasbench.data.digest import digest
-from npasbench.data.files import Files, Names
+from npasbench.data.files import Files
+from npasbench.data.holding import held
 from npasbench.data.listing import Listing, both_parts, classes_of
-from npasbench.data.loading import Loader, Request, loaders
 from npasbench.data.root import VARIABLE
 from npasbench.errors import DataError, UsageError
-
-IN_MEMORY = 2**31
-"""Bytes that the images of one part may take, three for each pixel, to be held in memory."""
-_AT_ONCE = 256
-_WORTH_A_PROCESS = 1000
-"""So many images are decoded in the time that a process takes to start."""
 
 
 def resolved(data: card.Data, root: Path) -> card.Data:
@@ -64,16 +53,16 @@ def split(data: card.Data, seed: int, root: Path) -> DataSet:
 
 
 def of_listings(name: str, data: card.Data, seed: int, folder: Path, parts: tuple[Listing, Listing]) -> DataSet:
-    """The data set of these images below ``folder``."""
+    """The data set of these images below ``folder``; those to test are decoded when they are asked for."""
     train, test = parts
     names, labels = train.names, train.labels
     if data.train_per_class is not None:
         drawn = draw_of_each_class(labels, len(train.classes), data.train_per_class, seed)
         names, labels = names[drawn.numpy()], labels[drawn]
     size = data.image_size or 0
-    files = [Files(folder, one, size, data.resize or size) for one in (names, test.names)]
-    inputs = [files[0] if data.crop == "random-resized" else _held(files[0], data), _held(files[1], data)]
-    return DataSet(name, inputs[0], labels, inputs[1], test.labels, len(train.classes), normalise=data.normalise)
+    to_train, to_test = (Files(folder, one, size, data.resize or size, data.digest) for one in (names, test.names))
+    inputs = to_train if data.crop == "random-resized" else held(to_train)
+    return DataSet(name, inputs, labels, to_test, test.labels, len(train.classes), normalise=data.normalise)
 
 
 def place(data: card.Data, root: Path) -> Path:
@@ -109,34 +98,7 @@ def _same(data: card.Data, found: dict[str, object], where: Path) -> None:
     if data.digest is not None and data.digest != found["digest"]:
         raise DataError(
             f"The images in {where} are not those that were planned with: their digest is {str(found['digest'])[:12]}, not "
-            f"{data.digest[:12]}. Put them back as they were; with these images it is another task, to be planned anew."
+            f"{data.digest[:12]}. Put them back as they were; with these images it is another task: start the 'run' command again."
         )
     if data.classes is not None and data.classes != found["classes"]:
         raise DataError(f"{where} has classes: {found['classes']}, but the card says {data.classes}.")
-
-
-def _held(files: Files, data: card.Data) -> Inputs:
-    """The images in memory, uint8, if they are small enough."""
-    count, *shape = files.shape
-    if count * torch.Size(shape).numel() > IN_MEMORY:
-        return files
-    names, kind = files.names.tobytes(), str(files.names.dtype)
-    return _decoded(files.folder, names, kind, files.size, files.resize, data.digest)
-
-
-@functools.lru_cache(maxsize=2)
-def _decoded(folder: Path, names: bytes, kind: str, size: int, resize: int, content: str | None) -> Tensor:  # noqa: ARG001
-    """All images, uint8 ``[N, 3, size, size]``, kept for the next runs of this process, which must not change them."""
-    listed: Names = np.frombuffer(names, dtype=kind)
-    files = Files(folder, listed, size, resize)
-    images = torch.empty(files.shape, dtype=torch.uint8)
-    beside = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    loader = Loader(files, torch.device("cpu"), min(loaders(beside), len(files) // _WORTH_A_PROCESS))
-    starts = range(0, len(files), _AT_ONCE)
-    try:
-        requests = (Request(range(start, min(start + _AT_ONCE, len(files)))) for start in starts)
-        for start, part in zip(starts, loader.load(requests), strict=True):
-            images[start : start + len(part)] = part
-    finally:
-        loader.close()
-    return images

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from npasbench import card
-from npasbench.data import check, cifar, corrupted
+from npasbench.data import check, cifar, corrupted, imagenet
+from npasbench.data.checking import WHOLE, look
 from npasbench.errors import DataError
 
 _IMAGENET = "https://image-net.org/download.php"
@@ -36,7 +37,7 @@ def prepare(data: card.Data, root: Path) -> str:
         if data.set not in _WAYS:
             raise
     else:
-        return "is here and whole"
+        return look(data, root, decode=False)
     with _told(root):
         done = _WAYS[data.set](data.set, root)
     check(data, root)
@@ -57,7 +58,7 @@ def prepare_corrupted(data: card.Data, root: Path) -> str:
                 tar.extractall(unpacked, filter="data")
             (unpacked / folder.name).replace(folder)
     corrupted.read(data, root)
-    return "is here and whole"
+    return WHOLE
 
 
 def _download_cifar(name: str, root: Path) -> str:
@@ -77,21 +78,21 @@ def _download_cifar(name: str, root: Path) -> str:
 
 def _unpack_imagenet(name: str, root: Path) -> str:
     """torchvision makes ``meta.bin``, ``train`` and ``val`` of the official archives."""
-    from torchvision.datasets import imagenet
+    from torchvision.datasets import imagenet as torchvisions
 
     places = (root / name, root)
-    archives = [imagenet.ARCHIVE_META[part][0] for part in ("devkit", "train", "val")]
+    archives = list(imagenet.ARCHIVES)
     base = next((place for place in places if any((place / archive).is_file() for archive in archives)), places[0])
-    if not (base / imagenet.META_FILE).is_file():
+    if not (base / torchvisions.META_FILE).is_file():
         _needs(base, archives, archives[0])
-        imagenet.parse_devkit_archive(base)
+        torchvisions.parse_devkit_archive(base)
     for part, archive in zip(("train", "val"), archives[1:], strict=True):
         if (base / part).is_dir():
             continue
         _needs(base, archives, archive)
         with _beside(base / part) as unpacked:
             unpacked.rmdir()
-            parse = imagenet.parse_train_archive if part == "train" else imagenet.parse_val_archive
+            parse = torchvisions.parse_train_archive if part == "train" else torchvisions.parse_val_archive
             parse(base, folder=unpacked.name)
             unpacked.replace(base / part)
     return f"was unpacked in {base}; the archives can be removed"
@@ -105,6 +106,19 @@ def _needs(base: Path, archives: list[str], archive: str) -> None:
             f"{', '.join(archives)} into {base} and run the same command again. Or link images that are unpacked already: "
             f"{base}/train/<class>/ and {base}/val/<class>/."
         )
+
+
+def preparable(data: card.Data, root: Path) -> bool:
+    """Whether :func:`prepare` can do anything for a set that is missing: download it, or unpack what lies there."""
+    if data.set == "imagenet":
+        return any((place / archive).is_file() for place in (root / data.set, root) for archive in imagenet.ARCHIVES)
+    return data.set in _WAYS
+
+
+def preparable_corrupted(data: card.Data, root: Path) -> bool:
+    """The same of :func:`prepare_corrupted`."""
+    folder = root / corrupted.FOLDERS[data.set]
+    return not folder.is_dir() and (root / f"{folder.name}.tar").is_file()
 
 
 _WAYS = {"cifar10": _download_cifar, "cifar100": _download_cifar, "imagenet": _unpack_imagenet}

@@ -10,6 +10,7 @@ from torch import nn
 
 from npasbench.building import build
 from npasbench.data import DataSet
+from npasbench.data.loading import Loader
 from npasbench.measuring.count import count, rounding
 from npasbench.method import Findings, Method, Structure
 from npasbench.plan import RunSpec
@@ -30,6 +31,7 @@ class BestEpoch:
     def __init__(self, spec: RunSpec, data: DataSet) -> None:
         self.spec, self.data = spec, data
         self._kept: dict[str, Any] = {}
+        self._loader: Loader | None = None
 
     def look(self, training: Training) -> float:
         """Accuracy on the held-out images after the epoch that has just ended; random generators stay where they are."""
@@ -37,7 +39,8 @@ class BestEpoch:
         if labels is None:
             raise ValueError("the protocol holds no images out")
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            inputs = self.data.held(training.recipe.batch_size * 10, training.device)
+            self._loader = self._loader or self.data.held_loader(training.device)
+            inputs = self.data.held(training.recipe.batch_size * 10, training.device, self._loader)
             predicted = predict(training.network, inputs, training.recipe, training.device).argmax(1)
         right, within = int((predicted == labels).sum()), self._within_budget(training)
         if not self._kept or (within, right) > (self._kept["within"], self._kept["right"]):
@@ -61,6 +64,11 @@ class BestEpoch:
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state` gave."""
         self._kept = state
+
+    def close(self) -> None:
+        """End the processes that decode held-out images, if there are any."""
+        if self._loader is not None:
+            self._loader.close()
 
     def network(self, method: Method, problem: Problem, findings: Findings, device: torch.device) -> nn.Module:
         """The best epoch's network, built anew: the trained one may have grown or lost parts since."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from npasbench.card import Card
 from npasbench.data import data_root
@@ -16,10 +16,15 @@ from npasbench.running.record import CorruptedResult
 from npasbench.training.evaluate import predict, score
 
 
-def tested_on_corrupted(network: nn.Module, card: Card, device: torch.device, root: Path | None) -> CorruptedResult:
-    """The card's metrics for each corruption and their mean; if the images are not there or damaged, why."""
+def tested_on_corrupted(
+    network: nn.Module, card: Card, device: torch.device, root: Path | None, test_labels: Tensor
+) -> CorruptedResult:
+    """The card's metrics for each corruption and their mean; if the images are not there or damaged, why.
+
+    ``test_labels`` are those of the clean test images.
+    """
     try:
-        parts = list(read(card.data, data_root(root)))
+        parts = list(read(card.data, data_root(root), test_labels))
     except DataError as error:
         return CorruptedResult(absent=str(error))
     by_corruption: dict[str, list[dict[str, float]]] = {}

@@ -158,7 +158,8 @@ class _Run:
         seed_training(self.spec, team.rank)
         observer.begin()
         resume(training, self.directory, observer)
-        training.run(observer)
+        with contextlib.closing(best) if best is not None else contextlib.nullcontext():
+            training.run(observer)
         self.costs["train_seconds"] = observer.seconds
         if best is not None and team.leads:
             self.held_out = best.result()
@@ -175,7 +176,7 @@ class _Run:
         _write_array(self.directory.correct_file, correctness_bits(log_probability, data.test_labels))
         _write_array(self.directory.predictions_file, log_probability.argmax(1).numpy())
         floats = write_model(self.directory.model_file, self.method, network)
-        corrupted = self._corrupted(network)
+        corrupted = self._corrupted(network, data.test_labels)
         certificate = _certify(self.directory, self.around, floats, counted.total, self.costs)
         self.costs["wall_seconds"] = time.monotonic() - self.around.started
         accounting = self.spec.task.accounting
@@ -202,11 +203,11 @@ class _Run:
             provenance={**self._provenance(), "restarts": restarts},
         )
 
-    def _corrupted(self, network: nn.Module) -> CorruptedResult | None:
+    def _corrupted(self, network: nn.Module, test_labels: Tensor) -> CorruptedResult | None:
         if not self.spec.task.data.corrupted:
             return None
         begun = time.monotonic()
-        found = tested_on_corrupted(network, self.spec.task, self.device, self.around.data_root)
+        found = tested_on_corrupted(network, self.spec.task, self.device, self.around.data_root, test_labels)
         self.costs["corrupted_seconds"] = time.monotonic() - begun
         return found
 
