@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -22,6 +22,7 @@ from npasbench.registry import Registry
 from npasbench.running import lease as leases
 from npasbench.running import record
 from npasbench.running.certify import certify
+from npasbench.running.dispatch import Pool
 from npasbench.running.files import atomic, publish
 from npasbench.running.lease import Lease
 from npasbench.running.rundir import RunDirectory, find_runs
@@ -389,3 +390,29 @@ def test_every_run_is_found_in_a_fixed_order(plan: Callable[..., list[RunSpec]],
     do(specs, tmp_path)
     found = [directory.spec().seed for directory in find_runs(tmp_path)]
     assert found == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_workers_find_the_package_where_their_parent_does_whatever_lies_in_the_folder(
+    small_card: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "npasbench").mkdir()
+    (tmp_path / "npasbench" / "__init__.py").write_text("raise SystemError('the wrong one')")
+    program = Path(sys.executable).with_name("npasbench")
+    words = [program, "run", small_card(2), "--method", "hashed", "--budget", "0.1", "--seeds", "0"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert "1 run: 1 done." in done.stdout, done.stdout + done.stderr
+
+
+class Unreadable:
+    """A spec that no worker can read."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.getenv, (1,))
+
+
+def test_workers_that_die_before_a_run_are_not_started_for_ever_and_are_told(tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    Pool([cast("Any", Unreadable())], tmp_path, 1, Options(), events.append).work()
+    assert [(event["run"], event["state"]) for event in events] == [("", "blocked")]
+    assert events[0]["reason"] == "workers died before they began a run (exit 1); what they said stands above"

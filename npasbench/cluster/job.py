@@ -171,9 +171,11 @@ def work_here(specs: Sequence[RunSpec], root: Path, options: Any, tell: Any) -> 
     """Do every run in this very process, one after another, so that a debugger stops where it is told to."""
     import multiprocessing
 
+    from npasbench import fork_server
     from npasbench.running.certify import client, serve
     from npasbench.running.worker import Ways, work
 
+    fork_server.start(())
     context = multiprocessing.get_context("forkserver")
     asking, answering = context.Pipe()
     device = options.device(0)

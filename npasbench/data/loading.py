@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from npasbench import streams
+from npasbench import fork_server, streams
 from npasbench.data.files import Files
 from npasbench.errors import DataError, UsageError
 
@@ -114,7 +114,7 @@ class Loader:
 
     def _start(self) -> DataLoader[Any]:
         if not self._started:
-            multiprocessing.set_forkserver_preload(_PRELOADED)
+            fork_server.start(_PRELOADED)
             self._at.fill_(-1).share_memory_()  # type: ignore[no-untyped-call]
             loader = DataLoader(
                 _Decoded(self.files, self._at),

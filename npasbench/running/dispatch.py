@@ -12,11 +12,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from npasbench import fork_server
 
 if TYPE_CHECKING:
     from npasbench.plan import RunSpec
@@ -176,6 +177,8 @@ class Pool:
         self._deaths[died] = self._deaths.get(died, 0) + 1
         again = self._deaths[died] < _DEATHS_OF_A_RUN
         if not died:
+            if not again:
+                self._could_not_start(how)
             return again
         if again:
             self.report({"run": died, "state": "interrupted", "reason": f"the worker died ({how}); another goes on"})
@@ -185,6 +188,10 @@ class Pool:
             f"The worker was killed {self._deaths[died]} times in this run ({how}); most likely it needs more memory.",
         )
         return True
+
+    def _could_not_start(self, how: str) -> None:
+        reason = f"workers died before they began a run ({how}); what they said stands above"
+        self.report({"run": "", "state": "blocked", "reason": reason})
 
     def _fail(self, run: str, sentence: str) -> None:
         from npasbench.running.rundir import RunDirectory
@@ -203,8 +210,7 @@ class Pool:
 def warm_up() -> None:
     """Start the process that workers are forked from, which imports what they need while the caller still plans."""
     with _one_thread_each(), _deaf():
-        forkserver.set_forkserver_preload(list(_PRELOADED))
-        forkserver.ensure_running()
+        fork_server.start(_PRELOADED)
 
 
 def _how(code: int) -> str:
