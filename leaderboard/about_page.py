@@ -45,16 +45,13 @@ def _reach() -> Table:
     columns = (
         Column("Seeds in common"),
         Column("Smallest p", "of one pair"),
-        Column("Comparisons with the control", "the most that can be told"),
+        Column("Can tell", f"p at most {LEVEL}"),
     )
-    rows = tuple(Row((Item(str(n)), Item(_share(least_p(n))), Item(_most(n)))) for n in _SEEDS)
-    caption = "The smallest p is 2/2^n. Holm multiplies it by the number of comparisons."
+    rows = tuple(
+        Row((Item(str(n)), Item(_share(least_p(n))), Item("yes" if least_p(n) <= LEVEL else "no"))) for n in _SEEDS
+    )
+    caption = "The smallest p is 2/2^n, of a pair alone as of any number of pairs that are corrected together."
     return Table("reach", caption, columns, rows, Sheet((), ()))
-
-
-def _most(seeds: int) -> str:
-    most = int(LEVEL / least_p(seeds))
-    return f"up to {most:,}" if most else "none"
 
 
 def _share(value: float) -> str:

@@ -191,7 +191,10 @@ class Board:
         return compared.difference if compared else None
 
     def comparison(self, entry: Entry, budget: str) -> Comparison | None:
-        """The same with its test, corrected over all comparisons with the reference at this budget."""
+        """The same with its test, corrected over all comparisons with the reference at this budget.
+
+        What is not ranked counts among them for itself alone: nobody's trial changes what is said of another.
+        """
         return self._comparisons.get((entry, budget))
 
     @cached_property
@@ -201,13 +204,15 @@ class Board:
         found: dict[tuple[Entry, str], Comparison] = {}
         for budget in self.budgets:
             control = self.reference.cell(budget)
-            mine = [entry for entry in self.entries if self._comparable(entry.cell(budget), control)]
-            compared = against(control.scores, [entry.cell(budget).scores for entry in mine])
-            found |= {(entry, budget): one for entry, one in zip(mine, compared, strict=True) if one}
+            every = [entry for entry in self.entries if self._comparable(entry.cell(budget), control)]
+            ranked = [entry for entry in every if entry.ranked_at(budget)]
+            for family in (every, ranked):
+                compared = against(control.scores, [entry.cell(budget).scores for entry in family])
+                found |= {(entry, budget): one for entry, one in zip(family, compared, strict=True) if one}
         return found
 
     def _comparable(self, ours: Cell, control: Cell) -> bool:
-        """A clean result is never compared with a trial one."""
+        """A trial result may be held against a clean control, a clean result never against a trial one."""
         return ours is not control and (control.kind == "measured" or control.kind == ours.kind == "trial")
 
     @cached_property

@@ -52,15 +52,6 @@ def flip_tests(differences: Floats) -> Floats:
     return np.concatenate(shares) if shares else np.empty(0)
 
 
-def holm(p: Floats) -> Floats:
-    """Holm's step-down correction (1979) of the p values of one family."""
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    corrected = np.empty(len(p))
-    corrected[order] = np.minimum(stepped, 1.0)
-    return corrected
-
-
 def joint_tests(differences: Floats) -> Floats:
     """Corrected p of every pair, by the step-down maximum over the flips of whole seeds (Westfall and Young 1993).
 
@@ -90,7 +81,7 @@ class Comparison:
     p: float | None
     """Of this comparison alone; None if seeds in common are too few to be tested at all, or a number is NaN."""
     corrected: float | None
-    """By Holm, over the ``family``."""
+    """By the step-down maximum over the ``family``."""
     family: int
     """How many comparisons with the control have seeds enough at this budget."""
     verdict: Verdict
@@ -98,14 +89,18 @@ class Comparison:
 
 
 def against(control: Mapping[int, float], others: Sequence[Mapping[int, float]]) -> list[Comparison | None]:
-    """Everyone against a control that was named beforehand, as one family; None without a common seed."""
+    """Everyone against a control that was named beforehand, as one family; None without a common seed.
+
+    Holm's correction multiplies the smallest p by the size of the family, so that ten seeds could tell nobody from the
+    control once 26 are compared with it. The step-down maximum uses that all are held against the same runs of the control.
+    """
     found = [paired_difference(other, control) for other in others]
     able = [at for at, one in enumerate(found) if one and one.n >= TELLING_SEEDS and math.isfinite(one.mean)]
     values = scores_table([control, *(others[at] for at in able)])
-    p = flip_tests(values[:, 1:] - values[:, :1])
-    tested = dict(zip(able, zip(map(float, p), map(float, holm(p)), strict=True), strict=True))
-    reach = any(least_p(one.n) * len(able) <= LEVEL for at in able if (one := found[at]))
-    return [_comparison(one, tested.get(at), len(able), reach) if one else None for at, one in enumerate(found)]
+    differences = values[:, 1:] - values[:, :1]
+    p, corrected = flip_tests(differences).tolist(), joint_tests(differences).tolist()
+    tested = dict(zip(able, zip(p, corrected, strict=True), strict=True))
+    return [_comparison(one, tested.get(at), len(able)) if one else None for at, one in enumerate(found)]
 
 
 def scores_table(scores: Sequence[Mapping[int, float]]) -> Floats:
@@ -114,10 +109,9 @@ def scores_table(scores: Sequence[Mapping[int, float]]) -> Floats:
     return np.array([[one.get(seed, math.nan) for one in scores] for seed in seeds]).reshape(len(seeds), len(scores))
 
 
-def _comparison(difference: Interval, tested: tuple[float, float] | None, family: int, reach: bool) -> Comparison:
-    if tested is None or not reach:
-        p, corrected = tested or (None, None)
-        return Comparison(difference, p, corrected, family, "too few")
+def _comparison(difference: Interval, tested: tuple[float, float] | None, family: int) -> Comparison:
+    if tested is None:
+        return Comparison(difference, None, None, family, "too few")
     verdict: Verdict = "tie" if tested[1] > LEVEL else "higher" if difference.mean > 0 else "lower"
     return Comparison(difference, *tested, family, verdict)
 

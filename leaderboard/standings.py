@@ -153,19 +153,15 @@ def _untold_leaders(board: Board) -> Iterable[str]:
 
 
 def _untold_control(board: Board) -> Iterable[str]:
-    at: dict[tuple[int, int], list[str]] = {}
+    at: dict[int, list[str]] = {}
     for budget in board.budgets:
         compared = [one for entry in board.entries if (one := board.comparison(entry, budget))]
         if compared and all(one.verdict == "too few" for one in compared):
-            key = max(one.difference.n for one in compared), max(1, compared[0].family)
-            at.setdefault(key, []).append(words.budget(budget))
-    for (n, family), where in at.items():
-        product = (
-            f", and times {family} comparisons is {words.p(family * least_p(n))}, which" if family > 1 else ", which"
-        )
+            at.setdefault(max(one.difference.n for one in compared), []).append(words.budget(budget))
+    for n, where in at.items():
         yield (
             f"At {words.listed(where)} nothing can be told from {board.reference.title if board.reference else REFERENCE}: with "
-            f"{words.seeds(n)} in common the smallest p is 2/2^{n} = {words.p(least_p(n))}{product} never reaches {LEVEL}."
+            f"{words.seeds(n)} in common the smallest p is 2/2^{n} = {words.p(least_p(n))}, which never reaches {LEVEL}."
         )
 
 
@@ -182,9 +178,7 @@ def _difference(board: Board, entry: Entry, budget: str) -> Iterable[Part]:
 def _tested(compared: Comparison) -> str:
     if compared.p is None:
         return ""
-    many = (
-        f", {words.p(compared.corrected)} after Holm’s correction for {compared.family}" if compared.family > 1 else ""
-    )
+    many = f", {words.p(compared.corrected)} corrected for {compared.family} comparisons" if compared.family > 1 else ""
     return f": p {words.p(compared.p)}{many}"
 
 

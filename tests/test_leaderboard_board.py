@@ -347,6 +347,21 @@ def test_comparisons_with_narrow_are_corrected_for_all_of_the_budget(tmp_path: P
     assert board.comparison(by_label["narrow"], "0.1") is None
 
 
+def test_what_is_not_ranked_changes_nothing_that_is_said_of_others(tmp_path: Path) -> None:
+    noisy(tmp_path, 3)
+    scored(tmp_path, "narrow", "0.1", {seed: score - 0.001 for seed, score in TEN.items()})
+    (before,) = (board_of(tmp_path),)
+    scored(
+        tmp_path, "trial", "0.1", {seed: score + 0.01 * seed for seed, score in TEN.items()}, provenance={"dirty": True}
+    )
+    after = board_of(tmp_path)
+    said = [{entry.label: board.comparison(entry, "0.1") for entry in board.entries} for board in (before, after)]
+    trial = said[1].pop("trial")
+    assert said[0] == said[1]
+    assert trial
+    assert (trial.verdict, trial.family) == ("higher", 4)
+
+
 def test_what_is_not_ranked_has_no_place(tmp_path: Path) -> None:
     scored(tmp_path, "roast", "0.1", TEN)
     scored(tmp_path, "naive", "0.1", TEN)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from npasbench.leaderboard import ties
-from npasbench.leaderboard.comparing import against, flip_test, flip_tests, holm
+from npasbench.leaderboard.comparing import against, flip_test, flip_tests
 from npasbench.leaderboard.ties import decide
 
 BOARDS = 2000
@@ -69,11 +69,11 @@ def test_holm_over_the_comparisons_with_the_best_would_raise_too_many_false_alar
     told = 0
     for _ in range(BOARDS):
         values = ordered(draw.normal(0, 1, (10, 10)))
-        told += (holm(flip_tests(values[:, :1] - values[:, 1:])) <= 0.05).any()
+        told += 9 * flip_tests(values[:, :1] - values[:, 1:]).min() <= 0.05
     assert told / BOARDS > 0.05 + margin(BOARDS)
 
 
-def test_holm_over_the_comparisons_with_a_control_raises_few_enough() -> None:
+def test_comparisons_with_a_control_raise_few_enough_false_alarms() -> None:
     draw = np.random.default_rng(14)
     told = 0
     for _ in range(BOARDS):
