@@ -404,6 +404,18 @@ def test_workers_find_the_package_where_their_parent_does_whatever_lies_in_the_f
     assert "1 run: 1 done." in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
+def test_no_worker_is_a_sentence(small_card: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "sklearn").mkdir()
+    (tmp_path / "sklearn" / "__init__.py").write_text("raise SystemError('broken')")
+    words = [sys.executable, "-m", "npasbench", "run", small_card(2), "--method", "hashed", "--budget", "0.1"]
+    surroundings = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(words, cwd=tmp_path, env=surroundings, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 1
+    assert "SystemError: broken" in done.stderr
+    assert "npasbench: The process that workers are forked from has ended" in done.stderr
+
+
 class Unreadable:
     """A spec that no worker can read."""
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npasbench import fork_server
+from npasbench.errors import RunError
 
 if TYPE_CHECKING:
     from npasbench.plan import RunSpec
@@ -69,11 +70,18 @@ class Pool:
 
         Raises:
             KeyboardInterrupt: after the workers have stopped and written down where they stand.
+            RunError: if no worker can be started, since the process that they are forked from has ended.
         """
         warm_up()
         with self._meetings, _one_thread_each():
-            for number in range(self.size):
-                self._start(number)
+            try:
+                for number in range(self.size):
+                    self._start(number)
+            except (EOFError, ConnectionError):
+                raise RunError(
+                    "The process that workers are forked from has ended, so none could be started; what it said stands above. "
+                    "See with 'npasbench doctor' whether everything is installed."
+                ) from None
             try:
                 self._listen()
             except KeyboardInterrupt:
