@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from npasbench.errors import UsageError
 from npasbench.running.files import writing
 
-from .figures import Figure
+from .figures import Figure, is_shown
 from .palette import LIGHT
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def draw(figure: Figure, out: Path, width: float = 5.5, height: float = 3.6) -> 
         sheet = Sheet(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(sheet)
         axes = sheet.add_subplot()
-        for order, trace in enumerate(figure["data"]):
+        for order, trace in enumerate(filter(is_shown, figure["data"])):
             _trace(axes, trace, order)
         _lines(axes, figure["layout"].get("shapes", ()))
         _axes(axes, figure["layout"])

@@ -29,7 +29,13 @@ AGAINST = {"count": "parameters", "macs": "macs", "time": "train_seconds"}
     multiple=True,
     help="Only this budget; may be given several times. An anytime figure takes one.",
 )
-@click.option("--entry", "entries", multiple=True, help="Only this entry; may be given several times. By default all.")
+@click.option(
+    "--entry",
+    "entries",
+    multiple=True,
+    help="Only this entry; may be given several times. By default all; of more than ten in a curve or difference those "
+    "with the highest means and the control.",
+)
 @click.option(
     "--against",
     type=click.Choice(tuple(AGAINST)),
@@ -62,6 +68,7 @@ def figure(
     from .drawing import draw
     from .figures import out_of_view
     from .grouping import boards
+    from .prominent import at_first
     from .store import collect
 
     store = collect(runs)
@@ -70,6 +77,8 @@ def figure(
     draw(made, out, *size)
     for problem in store.problems:
         click.echo(f"! {words.brief(problem, 600)}", err=True)
+    if kind in ("curve", "difference") and not entries and (said := at_first(board)):
+        click.echo(f"{said.replace('shown at first', 'drawn')} Name others with --entry.")
     for number, where in zip(out_of_view(made), ("below", "above"), strict=True):
         if number:
             said = words.plural(number, f"point {where} the axis is", f"points {where} the axis are")

@@ -14,13 +14,12 @@ from typing import Any
 
 from . import words
 from .board import REFERENCE, Board, Cell, Entry
+from .prominent import SERIES, is_prominent
 from .statistics import Interval
 
 Figure = dict[str, Any]
 Measure = Callable[[Entry, str], Interval | None]
 """What a chart shows of an entry at a budget."""
-SERIES = 10
-"""How many colours the style sheet has; further entries take them again with other marks."""
 _MARKS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "star", "cross", "x")
 AXIS = {"automargin": True, "zeroline": False, "ticks": "outside", "ticklen": 4}
 
@@ -28,7 +27,7 @@ AXIS = {"automargin": True, "zeroline": False, "ticks": "outside", "ticklen": 4}
 def accuracy_figure(board: Board, entries: Sequence[Entry] = ()) -> Figure | None:
     """Accuracy against budget on a logarithmic axis: one curve an entry, with its 95 % band; None if there is no point.
 
-    Of ``entries`` alone, where any are given.
+    Of ``entries`` alone, where any are given; else those that are not prominent are in the legend alone.
     """
     figure = _figure(board, entries, lambda entry, budget: entry.cell(budget).accuracy, f"{board.score} (%)")
     whole = [entry.cell(b).accuracy for entry in board.entries for b in board.budgets if _is_whole(board, entry, b)]
@@ -76,20 +75,30 @@ def _figure(board: Board, chosen: Sequence[Entry], measure: Measure, title: str)
     entries = sorted(
         chosen or board.entries, key=lambda entry: (entry is not board.reference, entry.label, entry.variant)
     )
-    traces = [trace for entry in entries for trace in _curve(board, entry, measure)]
+    shown = [entry for entry in entries if chosen or is_prominent(board, entry)]
+    traces = [
+        trace if entry in shown else {**trace, "visible": "legendonly"}
+        for entry in entries
+        for trace in _curve(board, entry, measure)
+    ]
     bands = [trace for trace in traces if trace.get("fill")]
     lines = [trace for trace in traces if not trace.get("fill")]
-    if not traces:
+    if not any(is_shown(trace) for trace in traces):
         return None
     layout = _layout(board, title)
-    layout["yaxis"]["range"] = _in_view(board, entries, measure)
+    layout["yaxis"]["range"] = _in_view(board, shown, measure)
     return noted({"data": bands + lines, "layout": layout})
+
+
+def is_shown(trace: Figure) -> bool:
+    """Whether a trace is drawn at first, and not only named in the legend."""
+    return trace.get("visible") != "legendonly"
 
 
 def out_of_view(figure: Figure) -> tuple[int, int]:
     """How many marks lie below and above the part of the axis that is shown."""
     low, high = figure["layout"]["yaxis"].get("range", (-math.inf, math.inf))
-    marks = [y for trace in figure["data"] if trace["mode"].endswith("markers") for y in trace["y"]]
+    marks = [y for trace in figure["data"] if is_shown(trace) and trace["mode"].endswith("markers") for y in trace["y"]]
     return sum(y < low for y in marks), sum(y > high for y in marks)
 
 

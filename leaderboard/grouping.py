@@ -10,6 +10,7 @@ from typing import Any
 
 from . import words
 from .board import Board, Cell, Definition, Entry
+from .prominent import numbered
 from .statistics import RANKED_SEEDS, TELLING_SEEDS
 from .store import Run
 
@@ -38,7 +39,7 @@ def _board(task: str, fingerprint: str, runs: list[Run]) -> Board:
     content: dict[str, Any] = card.model_dump(mode="json", by_alias=True) if card else {}
     if card and card.data.protocol == "tune":
         notices.append("Accuracy on held-out training images: the protocol is tune. These are no test results.")
-    return Board(task, fingerprint, content, budgets, entries, tuple(notices), provisional)
+    return numbered(Board(task, fingerprint, content, budgets, entries, tuple(notices), provisional))
 
 
 def _needing(seeds: int, entry: Entry) -> Entry:
@@ -49,13 +50,13 @@ def _entries(runs: list[Run], seeds: tuple[int, ...], needed: int, notices: list
     grouped: dict[str, dict[Definition, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         grouped[run.identity.label][Definition.of(run)].append(run)
-    for series, label in enumerate(sorted(grouped)):
+    for label in sorted(grouped):
         definitions = sorted(grouped[label])
         if len(definitions) > 1:
             notices.append(_conflict(label, definitions))
         for variant, definition in enumerate(definitions, start=1):
             cells = _cells(grouped[label][definition], seeds, needed, notices)
-            yield Entry(label, definition, cells, variant if len(definitions) > 1 else 0, series)
+            yield Entry(label, definition, cells, variant if len(definitions) > 1 else 0)
 
 
 def _cells(runs: list[Run], asked: tuple[int, ...], needed: int, notices: list[str]) -> dict[str, Cell]:

@@ -15,6 +15,7 @@ from .details import details
 from .figures import Figure, accuracy_figure, difference_figure
 from .names import Names
 from .pareto import ParetoPanel, pareto
+from .prominent import at_first
 from .standings import standings
 from .store import Run
 from .tables import Fact, Link, Plain, Sheet, Table
@@ -32,6 +33,8 @@ class TaskPage:
     notices: tuple[str, ...]
     others: tuple[Link, ...]
     figure: Figure | None
+    first: str
+    """Which entries its charts show at first; empty if all."""
     difference: Figure | None
     tables: tuple[tuple[str, Table], ...]
     pareto: tuple[ParetoPanel, ...]
@@ -60,7 +63,8 @@ def task_page(board: Board, boards: Sequence[Board], names: Names) -> TaskPage:
     )
     return TaskPage(
         board.title, board.name, words.plain(board.fingerprint), str(board.card.get("description") or "").strip(),
-        tuple(_facts(board)), board.notices, others, accuracy_figure(board), difference_figure(board), tables,
+        tuple(_facts(board)), board.notices, others, accuracy_figure(board), at_first(board),
+        difference_figure(board), tables,
         pareto(board, names), anytime(board, names, f"{page}.anytime.csv"), f"../{names.compare(board)}",
         run_sheet(board.runs), f"{page}.runs.csv", json.dumps(dict(board.card), indent=1), cited(board.runs), f"{page}.bib",
     )  # fmt: skip
