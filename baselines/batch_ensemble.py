@@ -32,6 +32,7 @@ from npasbench.api import (
     WeightGenerator,
     one_by_one,
 )
+from npasbench.budget import Accounting
 from npasbench.measuring.count import count
 from npasbench.sharing.layers import shareable_layers
 
@@ -75,7 +76,9 @@ class BatchEnsemble(Method):
         """The widest members that fit once shared weights, factors, norms and biases are counted."""
         ensemble = copies_of_largest(problem, self.settings.members)
         one, members = ensemble.architectures[0], len(ensemble.architectures)
-        width = largest_width(lambda width: _size(one, width, members), problem.budget.parameters)
+        width = largest_width(
+            lambda width: _size(one, width, members, problem.budget.accounting), problem.budget.parameters
+        )
         network = ensemble.create(width=width)
         layers = shareable_layers(network)
         return SharedNetwork(network, layers, RankOneWeights(network, layers, members, self.settings.init, rng))
@@ -139,10 +142,12 @@ def _outer(scales: Tensor, layer: LayerSpec) -> Tensor:
     return outer.view(members, rows, columns, *[1] * len(layer.shape[2:]))
 
 
-def _size(architecture: Architecture, width: float, members: int) -> int:
+def _size(architecture: Architecture, width: float, members: int, accounting: Accounting) -> int:
     with torch.device("meta"):
         one = architecture.create(width=width)
     layers = shareable_layers(one)
     shared = sum(layer.size for layer in layers)
+    if accounting == "bank":
+        return shared
     factors = sum(sum(_lengths(layer)) for layer in layers)
     return shared + members * (count(one).total - shared + factors)

@@ -57,7 +57,9 @@ class DeepEnsemble(Method):
     def build(self, problem: Problem, findings: Findings, rng: torch.Generator) -> nn.Module:  # noqa: ARG002
         """The widest members that fit, all narrowed by the same factor."""
         ensemble = self._ensemble(problem)
-        return ensemble.create(width=widest(ensemble.architectures, problem.budget.parameters))
+        return ensemble.create(
+            width=widest(ensemble.architectures, problem.budget.parameters, problem.budget.accounting)
+        )
 
     def _ensemble(self, problem: Problem) -> Problem:
         return problem if self.settings.of == "listed" else copies_of_largest(problem, self.settings.members)

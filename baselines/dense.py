@@ -15,7 +15,7 @@ class Dense(Method):
     def build(self, problem: Problem, findings: Findings, rng: torch.Generator) -> nn.Module:  # noqa: ARG002
         """The dense network of the problem."""
         network = problem.create()
-        total = count(network).total
-        if total > problem.budget.parameters:
-            raise BudgetTooSmall(smallest=total)
+        held = count(network).held(problem.budget.accounting)
+        if held > problem.budget.parameters:
+            raise BudgetTooSmall(smallest=held)
         return network

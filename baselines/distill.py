@@ -171,7 +171,7 @@ class Distill(AddOn):
 def _dense(problem: Problem) -> Problem:
     """The same problem with all the parameters of the dense network."""
     dense = problem.budget.dense
-    return dataclasses.replace(problem, budget=Budget("1", dense, dense))
+    return dataclasses.replace(problem, budget=Budget("1", dense, dense, problem.budget.accounting))
 
 
 def _under(part: str, tensors: Any) -> dict[str, Tensor]:

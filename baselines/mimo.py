@@ -69,7 +69,7 @@ class Mimo(Method):
 
         def size(width: float) -> int:
             with torch.device("meta"):
-                return count(_grown(one.create(width=width), ends, members, rng)).total
+                return count(_grown(one.create(width=width), ends, members, rng)).held(problem.budget.accounting)
 
         network = one.create(width=largest_width(size, problem.budget.parameters))
         return MimoNetwork(_grown(network, ends, members, rng), members)

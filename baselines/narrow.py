@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from npasbench.api import Architecture, BudgetTooSmall, Findings, Method, Problem
+from npasbench.budget import Accounting
 from npasbench.measuring.count import count
 
 _HALVINGS = 40
@@ -27,17 +28,17 @@ class Narrow(Method):
 
     def build(self, problem: Problem, findings: Findings, rng: torch.Generator) -> nn.Module:  # noqa: ARG002
         """The widest network that fits."""
-        return problem.create(width=widest(problem.architectures, problem.budget.parameters))
+        return problem.create(width=widest(problem.architectures, problem.budget.parameters, problem.budget.accounting))
 
 
 @functools.lru_cache(maxsize=64)
-def widest(architectures: tuple[Architecture, ...], parameters: int) -> float:
+def widest(architectures: tuple[Architecture, ...], parameters: int, accounting: Accounting) -> float:
     """The largest width with which the dense networks together fit ``parameters``, by bisection on their count.
 
     Raises:
         BudgetTooSmall: if even one channel everywhere is too much.
     """
-    return largest_width(functools.partial(_size, architectures), parameters)
+    return largest_width(functools.partial(_size, architectures, accounting), parameters)
 
 
 def largest_width(size: Callable[[float], int], parameters: int) -> float:
@@ -57,6 +58,7 @@ def largest_width(size: Callable[[float], int], parameters: int) -> float:
     return max(low, _LEAST)
 
 
-def _size(architectures: tuple[Architecture, ...], width: float) -> int:
+def _size(architectures: tuple[Architecture, ...], accounting: Accounting, width: float) -> int:
     with torch.device("meta"):
-        return sum(times * count(one.create(width=width)).total for one, times in Counter(architectures).items())
+        counted = [(times, count(one.create(width=width))) for one, times in Counter(architectures).items()]
+    return sum(times * one.held(accounting) for times, one in counted)

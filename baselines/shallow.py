@@ -35,7 +35,7 @@ def deepest(problem: Problem) -> int:
     chosen: int | None = None
     for depth in problem.architectures[0].depths:
         with torch.device("meta"):
-            size = count(problem.create(depth=depth)).total
+            size = count(problem.create(depth=depth)).held(problem.budget.accounting)
         if size > problem.budget.parameters:
             if chosen is None:
                 raise BudgetTooSmall(smallest=size)

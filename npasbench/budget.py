@@ -27,7 +27,7 @@ class Budget:
 
     ``text`` is the canonical spelling (``0.1``, ``18000000``) and names folders; ``parameters`` is the resolved count;
     ``dense`` is the count of the dense architecture(s) that fractions refer to. Under ``accounting = "bank"`` only
-    weights of convolutions and linear layers are held against the budget, as in the papers.
+    weights of convolutions and linear layers are held against the budget, as in the papers, and counted in ``dense``.
     """
 
     text: str

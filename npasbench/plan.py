@@ -164,15 +164,15 @@ def plan_entry(
 
 
 def dense_parameters(card: Card) -> int:
-    """The trained scalars of a task's dense network(s)."""
+    """What fractions of a budget refer to: the trained scalars of a task's dense network(s), counted as the card counts."""
     from npasbench.data import describe
 
     classes, input_shape = describe(card.data)
-    return _dense_parameters(card.members, classes, input_shape)
+    return _dense_parameters(card.members, classes, input_shape, card.accounting)
 
 
 @lru_cache(maxsize=64)
-def _dense_parameters(members: tuple[str, ...], classes: int, input_shape: tuple[int, ...]) -> int:
+def _dense_parameters(members: tuple[str, ...], classes: int, input_shape: tuple[int, ...], accounting: str) -> int:
     import torch
 
     from npasbench.measuring.count import count
@@ -180,4 +180,4 @@ def _dense_parameters(members: tuple[str, ...], classes: int, input_shape: tuple
 
     with torch.device("meta"):
         networks = [architecture(name, classes=classes, input_shape=input_shape).create() for name in members]
-    return sum(count(network).total for network in networks)
+    return sum(count(network).held(accounting) for network in networks)

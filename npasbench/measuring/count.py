@@ -26,7 +26,7 @@ _WEIGHTS = frozenset({"convolution", "linear", "attention", "embedding", "classi
 
 @dataclass(frozen=True)
 class Count:
-    """Trained scalars by kind; ``total`` is what a budget limits."""
+    """Trained scalars by kind."""
 
     by_kind: Mapping[str, int]
     bank_params: int
@@ -39,6 +39,10 @@ class Count:
     def total(self) -> int:
         """All trained scalars needed at inference."""
         return sum(self.by_kind.values())
+
+    def held(self, accounting: str) -> int:
+        """What a budget limits: the total, or under bank accounting the papers' count."""
+        return self.bank_params if accounting == "bank" else self.total
 
     def as_dict(self) -> dict[str, int]:
         """By kind, and ``total`` last."""

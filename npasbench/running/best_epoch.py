@@ -86,5 +86,5 @@ class BestEpoch:
     def _within_budget(self, training: Training) -> bool:
         counted = count(training.network, masks=training.method.structure(training.network).masks)
         accounting = self.spec.task.accounting
-        held = counted.total if accounting == "total" else counted.bank_params
+        held = counted.held(accounting)
         return held <= self.spec.budget_parameters + rounding(training.network, accounting)

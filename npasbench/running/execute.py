@@ -180,7 +180,7 @@ class _Run:
         certificate = _certify(self.directory, self.around, floats, counted.total, self.costs)
         self.costs["wall_seconds"] = time.monotonic() - self.around.started
         accounting = self.spec.task.accounting
-        held = counted.total if accounting == "total" else counted.bank_params
+        held = counted.held(accounting)
         members, subsets = member_results(each, data.test_labels, self.spec.task.metrics, self.member_costs)
         over = held - self.spec.budget_parameters - rounding(network, accounting)
         return Record(
