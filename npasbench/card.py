@@ -7,13 +7,14 @@ description are left out, every default is in. Two results are comparable only u
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import tomllib
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, StrictBool, ValidationError, field_validator, model_validator
 
 from npasbench.amounts import Memory, Minutes
 from npasbench.budget import Accounting, canonical
@@ -47,7 +48,7 @@ class Optimizer(Strict):
     name: Literal["sgd", "adamw"]
     lr: Annotated[float, Field(gt=0)]
     momentum: Fraction = 0.0
-    nesterov: bool = False
+    nesterov: StrictBool = False
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
@@ -76,6 +77,10 @@ class Schedule(Strict):
             raise ValueError("'at' lists the epochs of the schedule 'steps', and of no other")
         if self.name == "one-cycle" and self.warmup:
             raise ValueError("one-cycle brings its own warm-up; remove 'warmup'")
+        if any(later <= earlier for earlier, later in itertools.pairwise((self.warmup - 1, *self.at))):
+            raise ValueError(
+                f"'at' is {list(self.at)} after a warm-up of {self.warmup} epochs; list later epochs in ascending order"
+            )
         return self
 
 
@@ -95,6 +100,14 @@ class Recipe(Strict):
     norm_images: Annotated[int, Field(ge=2)] | None = None
     """How many images of a batch a BatchNorm sees at once; by default all. Decides a result, so it is the card's to say:
     a run on several GPUs normalises each one's share, and so does one process if the card says so."""
+
+    @model_validator(mode="after")
+    def _training_outlasts_the_warm_up(self) -> Self:
+        if self.schedule.warmup >= self.epochs:
+            raise ValueError(
+                f"a warm-up of {self.schedule.warmup} of {self.epochs} epochs never ends; shorten 'warmup' in the schedule"
+            )
+        return self
 
     @model_validator(mode="after")
     def _norm_images_fit(self) -> Self:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, strict=True)]
+Natural = Annotated[int, Field(ge=0, strict=True)]
 
 
 class Strict(BaseModel):
@@ -26,6 +27,8 @@ class Normalise(Strict):
     def _one_of_each_for_a_channel(self) -> Self:
         if len(self.mean) != len(self.std):
             raise ValueError(f"{len(self.mean)} means and {len(self.std)} deviations; give one of each for a channel")
+        if max(self.std) < 1:
+            raise ValueError("the figures are of pixels from 0 to 1, and white is 255 here; multiply each by 255")
         return self
 
 
@@ -37,13 +40,13 @@ class Data(Strict):
     """Labelled training images a class, drawn by the seed. The others are tested where a set has no test images."""
     protocol: Literal["holdout-last", "full-last", "holdout-best", "tune"]
     """How choices are made and which epoch is tested; see docs/add_a_task.md."""
-    shift: Annotated[int, Field(ge=0)] = 0
+    shift: Natural = 0
     """Each training image is shifted by up to so many pixels in both directions, black moving in."""
-    flip: bool = False
+    flip: StrictBool = False
     """Each training image is mirrored with probability one half."""
     normalise: Normalise | None = None
     """All images are normalised, after shift and flip; without it pixels go from 0 to 1."""
-    cutout: Annotated[int, Field(ge=0)] = 0
+    cutout: Natural = 0
     """In each training image a square of so many pixels a side is set to 0, last of all, clipped at the border."""
     folder: Annotated[str, Field(min_length=1)] | None = None
     """Of ``folder``: where train/<class>/ and val/<class>/ lie, below the data root or an absolute path. Decides nothing."""
@@ -57,7 +60,7 @@ class Data(Strict):
     """Of ``folder``: how many classes it has; counted when runs are planned."""
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Of ``folder``: SHA-256 of its images; taken when runs are planned."""
-    corrupted: bool = False
+    corrupted: StrictBool = False
     """The network is also tested on the set's corrupted test images, where they are under the data root."""
 
     def deciding(self) -> dict[str, Any]:
