@@ -91,6 +91,22 @@ def test_the_packed_bits_agree_with_the_accuracy(plan: Callable[..., list[RunSpe
     assert bits.mean() == pytest.approx(result.metrics["accuracy"], abs=1e-12)
 
 
+def test_what_a_killed_worker_was_writing_is_removed_by_the_next(
+    plan: Callable[..., list[RunSpec]], tmp_path: Path
+) -> None:
+    (spec,) = plan("roast")
+    folder = RunDirectory.of(tmp_path, spec).path
+    folder.mkdir(parents=True)
+    left = [".stage-search.new", ".checkpoint.pt", ".model.safetensors"]
+    others = [".lease.json", ".spec.json"]
+    for name in [*left, *others]:
+        (folder / f"{name}.{'0a' * 16}").write_bytes(b"half")
+    (folder / ".nfs0001").touch()
+    assert ends(do([spec], tmp_path)) == ["done"]
+    hidden = {path.name.removesuffix(f".{'0a' * 16}") for path in folder.iterdir() if path.name.startswith(".")}
+    assert hidden == {*others, ".nfs0001"}
+
+
 def test_what_is_done_is_not_done_again(plan: Callable[..., list[RunSpec]], tmp_path: Path) -> None:
     specs = plan("dense", "1")
     do(specs, tmp_path)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from npasbench.errors import WriteError
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")
 
 
 @contextlib.contextmanager
@@ -69,6 +72,13 @@ def writing(path: Path) -> Iterator[None]:
         raise WriteError(
             f"{path} cannot be written: {error.strerror}. {advice}, then run the same command again."
         ) from error
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """What was being written into a folder by processes that were killed, or is by some that still live."""
+    with contextlib.suppress(OSError):
+        return [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]
+    return []
 
 
 def _beside(path: Path) -> Path:

@@ -12,7 +12,7 @@ from npasbench.errors import RunError
 from npasbench.plan import RunSpec
 from npasbench.running import record
 from npasbench.running.commit import commit
-from npasbench.running.files import atomic, publish, writing
+from npasbench.running.files import atomic, publish, unfinished, writing
 from npasbench.running.lease import Lease
 from npasbench.running.reading import LIMITS, bounded, parse_json, read_bytes, read_json, short
 from npasbench.running.record import Record
@@ -99,6 +99,17 @@ class RunDirectory:
                 return
             self.path.mkdir(parents=True, exist_ok=True)
         publish(self.spec_file, json.dumps(spec.as_json(), indent=1).encode(), sync_folder=False)
+
+    def tidy(self) -> None:
+        """Remove what a worker that was killed was writing, such as half a checkpoint. For the one that holds the run.
+
+        Specs and leases stay: others may be writing these.
+        """
+        shared = (f".{self.spec_file.name}.", f".{self.lease_file.name}.")
+        for path in unfinished(self.path):
+            if not path.name.startswith(shared):
+                with writing(path):
+                    path.unlink(missing_ok=True)
 
     def spec(self) -> RunSpec:
         """The spec of this run.

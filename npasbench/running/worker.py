@@ -137,6 +137,7 @@ def _work_on(directory: RunDirectory, spec: RunSpec, lease: Lease, options: Opti
         try:
             if not directory.open_to_work():
                 return
+            directory.tidy()
             ways.tell({"run": run, "state": "started"})
             directory.log(
                 f"claimed by process {os.getpid()} on {platform.node()}{options.job and f', job {options.job}'}"
