@@ -257,8 +257,14 @@ def test_a_suite_is_run_shown_retried_exported_and_put_on_a_leaderboard(
 
     (folder,) = (tmp_path / "runs/digits15-wrn-10-1/roast-8/0.1").glob("seed0-*")
     code, said = run("export", str(folder), "--out", "dense.safetensors", cwd=tmp_path)
-    assert (code, "77,562 parameters (trained from 7,756)" in said) == (0, True)
+    trained = json.loads((folder / "result.json").read_text())["parameters"]["total"]
+    assert (code, f"77,562 parameters (from {trained:,} that were trained)" in said) == (0, True)
+    assert "other shapes" not in said
     assert_exported_network_predicts_the_same(folder, tmp_path / "dense.safetensors")
+
+    (narrow,) = (tmp_path / "runs/digits15-wrn-10-1/narrow/0.1").glob("seed0-*")
+    code, said = run("export", str(narrow), cwd=tmp_path)
+    assert (code, "38 tensors of other shapes than the architecture's" in said) == (0, True)
 
     code, said = run("leaderboard", "runs", "--out", "site", cwd=tmp_path)
     assert code == 0

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from npasbench.commands.wording import plural
 from npasbench.errors import UnknownName, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from npasbench.plan import RunSpec
 
 
 @click.command("export")
@@ -21,6 +28,8 @@ from npasbench.errors import UnknownName, UsageError
 def export(run: Path, out: Path | None, member: str | None) -> None:
     """Write a run's network as a plain state dict of its architecture, in safetensors: no npasbench needed to use it.
 
+    Of narrow, channel-l1 and the like the tensors have the shapes of the smaller network, and it says so.
+
     Of an ensemble, all members go into one file, as members.0., members.1., ...; --member writes one of them alone, by
     default to dense-member<number>.safetensors.
 
@@ -33,6 +42,7 @@ def export(run: Path, out: Path | None, member: str | None) -> None:
     import npasbench
     from npasbench.measuring.count import count
     from npasbench.networks.members import Members
+    from npasbench.running import record
     from npasbench.running.certify import load_trained
     from npasbench.running.files import atomic, writing
     from npasbench.running.rundir import RunDirectory
@@ -61,7 +71,28 @@ def export(run: Path, out: Path | None, member: str | None) -> None:
     what = ", ".join(names)
     if chosen is not None:
         what = f"member {chosen} of {what}"
-    click.echo(f"{target}: {what}, {count(plain).total:,} parameters (trained from {spec.budget_parameters:,}).")
+    trained = record.read(directory.result_file).parameters["total"]
+    click.echo(f"{target}: {what}, {count(plain).total:,} parameters (from {trained:,} that were trained).")
+    if other := _of_other_shapes(state, spec, names if chosen is None else names[chosen : chosen + 1]):
+        click.echo(
+            f"{plural(other, 'tensor')} of other shapes than the architecture's, which load_state_dict refuses: 'Using a trained "
+            "network elsewhere' in docs/runs.md says how to put them in place."
+        )
+
+
+def _of_other_shapes(state: dict[str, Tensor], spec: RunSpec, names: Sequence[str]) -> int:
+    """How many tensors do not fit the architectures of these names."""
+    import torch
+
+    from npasbench.data import describe
+    from npasbench.networks import architecture
+
+    classes, shape = describe(spec.task.data)
+    with torch.device("meta"):
+        own = [architecture(name, classes=classes, input_shape=shape).create().state_dict() for name in names]
+    lead = [f"members.{k}." for k in range(len(own))] if len(own) > 1 else [""]
+    shapes = {f"{start}{key}": value.shape for start, of in zip(lead, own, strict=True) for key, value in of.items()}
+    return sum(shapes.get(name) != value.shape for name, value in state.items())
 
 
 def _member(given: str, names: Sequence[str]) -> int:
