@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from npasbench.addon import classes
 from npasbench.brief_training import BriefSearch, Enough, OneEpoch, Quiet
 from npasbench.budget import resolve
-from npasbench.building import audited, build
+from npasbench.building import audited, build, searched
 from npasbench.card import Card
 from npasbench.data import DataSet, describe, load, resolved
 from npasbench.data import check as check_data
 from npasbench.data.batches import Batches
 from npasbench.errors import BudgetTooSmall, LayerCollapse
-from npasbench.explaining import explain
+from npasbench.explaining import explain, missing_library
 from npasbench.measuring.count import count
 from npasbench.measuring.model_file import read_model, write_model
 from npasbench.method import Batch, Findings, Method
@@ -64,6 +64,7 @@ def check_method(
         UnknownName: for an unknown method, add-on, knob or task.
         PluginError: if the method cannot be imported.
         DataError: if the task's data are not under the data root, or damaged.
+        MissingLibrary: if the method needs a library that is not installed.
     """
     registry = Registry(plugins)
     case = _Case(
@@ -117,7 +118,7 @@ class _Case:
         except LayerCollapse as error:
             return Verdict(name, True, f"refused: {error}")
         except Exception as error:
-            return Verdict(name, False, explain(error, *classes(self.method)))
+            return self.failed(name, error)
         if self.buildable is None or problem.budget.fraction <= 1:
             self.buildable = problem
         used = final / problem.budget.parameters
@@ -129,7 +130,7 @@ class _Case:
             return Findings()
         asked = (problem.budget.text, seed)
         if asked not in self._found:
-            self._found[asked] = self.method.search(problem, BriefSearch(seed, self.training))
+            self._found[asked] = searched(self.method, problem, BriefSearch(seed, self.training))
         return self._found[asked]
 
     def verdict(self, name: str, check: Callable[[], str]) -> Verdict:
@@ -138,8 +139,16 @@ class _Case:
         except _Wrong as error:
             return Verdict(name, False, str(error))
         except Exception as error:
-            return Verdict(name, False, explain(error, *classes(self.method)))
+            return self.failed(name, error)
         return Verdict(name, True, detail)
+
+    def failed(self, name: str, error: Exception) -> Verdict:
+        """What a method raised; of one that lacks a library nothing can be said."""
+        methods = classes(self.method)
+        missing = missing_library(error, self.method.title, *methods)
+        if missing:
+            raise missing from None
+        return Verdict(name, False, explain(error, *methods))
 
     def checks(self) -> Iterator[tuple[str, Callable[[], str]]]:
         yield "logits have the right shape and are finite", self._logits

@@ -49,6 +49,10 @@ class PluginWarning(UserWarning):
     """A plugin that cannot be used, but that nobody has asked for by name yet."""
 
 
+class MissingLibrary(NpasbenchError):
+    """A method needs a library that is not installed: names both, and how to install it where that is known."""
+
+
 class MethodError(NpasbenchError):
     """A method broke its contract while it built or trained a network (wrong shape, wrong name, NaN)."""
 

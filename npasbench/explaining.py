@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from npasbench.errors import NpasbenchError
+from npasbench.errors import MissingLibrary, NpasbenchError
 
 if TYPE_CHECKING:
     from npasbench.method import Method
@@ -25,6 +27,37 @@ def explain(error: BaseException, *methods: type[Method]) -> str:
     said = f"{type(error).__name__}: {_first_line(error)}".rstrip(": .")
     frame = _frame(error, [file for method in methods for file in _files(method)])
     return f"{said} in {Path(frame.filename).name}:{frame.lineno} ({frame.name})" if frame else said
+
+
+def missing_library(error: BaseException, name: str, *methods: type[Method]) -> MissingLibrary | None:
+    """What to raise in place of ``error`` where the method called ``name`` lacks a library; None for any other error."""
+    for one in _with_causes(error):
+        if isinstance(one, MissingLibrary):
+            return one
+        library = _library(one)
+        if library:
+            return MissingLibrary(
+                f"{name} needs the library '{library}', which is not installed: {explain(one, *methods)}. Install it, then "
+                "start the same command again."
+            )
+    return None
+
+
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _library(error: BaseException) -> str:
+    """The library that is not there, if that is the error; nothing if only a part of it is not."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    library = error.name.partition(".")[0]
+    try:
+        return library if importlib.util.find_spec(library) is None else ""
+    except ValueError:  # it is imported, but not from a file
+        return ""
 
 
 def _first_line(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from npasbench.card import Entry
 from npasbench.conformance import check_method
 from npasbench.data import load
 from npasbench.data.batches import Batches
-from npasbench.errors import BudgetTooSmall, MethodError, UsageError
+from npasbench.errors import BudgetTooSmall, MethodError, MissingLibrary, UsageError
 from npasbench.measuring.cost import multiply_adds
 from npasbench.measuring.count import count
 from npasbench.method import Findings, Method
@@ -162,9 +162,9 @@ def test_excluded_layers_stay_as_they_are() -> None:
 
 def test_without_the_library_a_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
-    with pytest.raises(UsageError, match=r"pip install 'npasbench\[pruning\]'"):
+    with pytest.raises(MissingLibrary, match=r"pip install 'npasbench\[pruning\]'"):
         method().skip(problem(0.5, Architecture.of(toy())))
-    with pytest.raises(UsageError, match=r"pip install 'npasbench\[pruning\]'"):
+    with pytest.raises(MissingLibrary, match=r"pip install 'npasbench\[pruning\]'"):
         build(method(), problem(0.5, Architecture.of(toy())), Findings(), 0)
 
 

@@ -97,8 +97,18 @@ def test_the_seed_draws_a_few_images_of_each_class_and_the_test_images_stay(smal
     assert torch.equal(one.train_inputs, again.train_inputs)
     assert not torch.equal(one.train_inputs, other.train_inputs)
     assert torch.equal(one.test_inputs, sets.load(asked(small), seed=0, root=tmp_path).test_inputs)
-    with pytest.raises(UsageError, match="train_per_class is 6, but at most 5 are there of every class"):
+    with pytest.raises(
+        UsageError, match=r"train_per_class is 6, but class 'class 0' has only 5 training images\. Give at"
+    ):
         sets.load(asked(small, train_per_class=6), seed=0, root=tmp_path)
+
+
+@pytest.mark.parametrize(("name", "most"), [("cifar10", 5000), ("cifar100", 500)])
+def test_more_images_of_a_class_than_are_published_are_refused_without_them(name: str, most: int, tmp_path: Path):
+    sets.describe(asked(name, train_per_class=most), tmp_path)
+    for look in (sets.describe, sets.check):
+        with pytest.raises(UsageError, match=f"but each class of '{name}' has {most:,} training images. Give at most"):
+            look(asked(name, train_per_class=most + 1), tmp_path)
 
 
 def test_augmented_batches_are_pure_functions_of_seed_epoch_and_step(small: str, tmp_path: Path):

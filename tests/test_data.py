@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from scipy.stats import chi2_contingency
 from torch.nn import functional as F
 from torchvision import transforms
@@ -94,16 +95,30 @@ def test_an_unknown_set_is_answered_with_the_nearest():
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"train_per_class": 174}, "at most 173"),
+        ({"train_per_class": 174}, "class '8' of the digits has only 174 images, one of which is left to test"),
         ({"train_per_class": None}, "set train_per_class"),
         ({"shift": 8}, "at most 7"),
         ({"cutout": 9}, "at most 8"),
         ({"normalise": Normalise(mean=(1, 2, 3), std=(1, 2, 3))}, "has 3 means, but 'digits' has channels: 1"),
     ],
 )
-def test_an_impossible_split_is_a_sentence(wrong, sentence):
-    with pytest.raises(UsageError, match=sentence):
-        sets.load(changed(**wrong), seed=0)
+def test_an_impossible_split_is_a_sentence_before_a_run_begins(wrong, sentence):
+    for look in (sets.describe, sets.check, lambda data: sets.load(data, seed=0)):
+        with pytest.raises(UsageError, match=sentence):
+            look(changed(**wrong))
+
+
+def test_the_smallest_class_of_the_digits_keeps_one_image_to_test():
+    data = sets.load(changed(train_per_class=173), seed=0)
+    assert data.test_labels.bincount().argmin() == 8
+    assert data.test_labels.bincount().min() == 1
+
+
+@pytest.mark.parametrize("given", [True, "15", 15.0])
+def test_what_is_no_whole_number_is_not_taken_for_one(given):
+    for key in ("train_per_class", "shift", "cutout", "image_size"):
+        with pytest.raises(ValidationError, match="valid integer"):
+            Data.model_validate({"set": "digits", "protocol": "full-last", key: given})
 
 
 def test_an_epoch_holds_every_example_once():
@@ -186,6 +201,13 @@ def test_mirroring_swaps_left_and_right_of_the_named_images_only():
     mirrored = augment.mirror(images, torch.tensor([True, False]))
     assert torch.equal(mirrored[0], images[0].flip(2))
     assert torch.equal(mirrored[1], images[1])
+
+
+def test_images_may_be_normalised_where_they_lie():
+    by, images = Normalise(mean=(120.0, 110.0, 100.0), std=(60.0, 61.0, 62.0)), torch.rand(2, 3, 4, 4)
+    expected = normalised(images, by)
+    assert normalised(images, by, out=images) is images
+    assert torch.equal(images, expected)
 
 
 def test_black_moves_in_where_images_are_normalised():

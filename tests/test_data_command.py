@@ -151,7 +151,61 @@ def test_images_are_decoded_once_and_a_damaged_one_is_named(mine: Path, monkeypa
     assert call(*check) == expected
     monkeypatch.setattr("npasbench.data.decoding.read_rgb", None)
     assert call(*check) == expected
-    assert "listed, not decoded" in call("data", "prepare", mine, "--data-root", mine.parent)[1]
+
+
+def test_files_that_are_not_read_are_told(mine: Path):
+    check = ("data", "check", mine, "--data-root", mine.parent)
+    (mine.parent / "images" / "train" / ".DS_Store").write_text("hidden")
+    (mine.parent / "images" / "val" / "bee" / "notes.txt").write_text("no image")
+    assert "9 + 6 images" in call(*check)[1]
+    assert "; 1 file is not read, such as val/bee/notes.txt: images lie in a class folder and end in" in call(*check)[1]
+    (mine.parent / "images" / "train" / "bee" / "bee_000.JPEG").rename(mine.parent / "images" / "train" / "bee.JPEG")
+    code, said = call(*check, "--quick")
+    assert (code, "8 + 6 images" in said) == (0, True)
+    assert "; 2 files are not read, such as train/bee.JPEG: images" in said
+
+
+def test_preparing_ends_with_what_checking_says(mine: Path):
+    words = (mine, "--data-root", mine.parent)
+    assert call("data", "prepare", *words) == call("data", "check", *words)
+    victim = mine.parent / "images" / "val" / "bee" / "bee_001.JPEG"
+    victim.write_bytes(victim.read_bytes()[:200])
+    code, said = call("data", "prepare", *words)
+    assert (code, said) == call("data", "check", *words)
+    assert said.startswith(f"missing   images: {victim} cannot be read as an image")
+    assert code == 1
+    assert call("data", "prepare", *words, "--quick") == call("data", "check", *words, "--quick")
+    victim.parent.rename(victim.parent.with_name("wasp"))
+    code, said = call("data", "prepare", *words)
+    assert (code, said) == call("data", "check", *words)
+    assert "only train has bee; only val has wasp" in said
+
+
+def test_every_task_that_asks_for_too_much_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    image_files.write(tmp_path / "images", a_class=3, to_test=2)
+    for name, asked in (("one", "3"), ("two", "4"), ("six", "5")):
+        extra = f"train_per_class = {asked}, protocol"
+        Path(f"{name}.toml").write_text(FOLDER_CARD.replace('"mine"', f'"{name}"').replace("protocol", extra))
+    Path("all.toml").write_text(
+        'schema = 1\nname = "all"\ntitle = "All"\ntasks = ["one.toml", "two.toml", "six.toml"]\n'
+        '[[entry]]\nlabel = "roast"\nmethod = "roast"\n'
+    )
+    code, said = call("data", "check", "all.toml", "--data-root", tmp_path)
+    assert (code, said.count("\n")) == (1, 2)
+    assert said.startswith("wrong     images: Task 'two': train_per_class is 4, but class 'ant' has only 3")
+    assert "\n  Task 'six': train_per_class is 5, but class 'ant' has only 3" in said
+    assert call("plan", "all.toml", "--data-root", tmp_path)[1].startswith("Task 'two': train_per_class is 4")
+
+
+def test_a_card_that_asks_for_corrupted_images_of_another_set_is_wrong(mine: Path):
+    mine.write_text(FOLDER_CARD.replace("image_size", "corrupted = true, image_size"))
+    code, said = call("data", "check", mine, "--data-root", mine.parent)
+    assert (code, said.startswith("wrong     images: Task 'mine': There are no corrupted test images of 'folder'")) == (
+        1,
+        True,
+    )
 
 
 def test_what_can_be_prepared_is_told_with_the_command(tmp_path: Path):
@@ -172,7 +226,7 @@ def test_what_can_be_prepared_is_told_with_the_command(tmp_path: Path):
 
 def test_cifar_is_downloaded_by_torchvision_and_then_checked(published: Path):
     code, said = call("data", "prepare", "cifar100-wrn-16-4", "--data-root", published)
-    assert (code, said) == (0, f"ok        cifar100: was downloaded from {datasets.CIFAR100.url}\n")
+    assert (code, said) == (0, f"ok        cifar100: is here and whole; was downloaded from {datasets.CIFAR100.url}\n")
     assert call("data", "check", "cifar100-wrn-16-4", "--data-root", published)[0] == 0
 
 
@@ -232,6 +286,8 @@ def test_without_a_network_the_real_download_is_a_sentence(tmp_path: Path, monke
     assert code == 1
     assert "http://127.0.0.1:9/cifar-100-python.tar.gz cannot be reached from this machine" in said
     assert f"copy {tmp_path / 'cifar-100-python'} here" in said
+    checked = call("data", "check", "cifar100-wrn-16-4", "--data-root", tmp_path)[1].partition("\n  Or have it done")[0]
+    assert said.startswith(f"{checked}\n  It could not be prepared: http://"), "what is missing is told too"
 
 
 # Corrupted test images
@@ -344,4 +400,5 @@ def test_one_missing_archive_is_named(archives: Path):
     (archives / "imagenet" / "ILSVRC2012_img_val.tar").unlink()
     code, said = call("data", "prepare", "imagenet-resnet50", "--data-root", archives)
     assert code == 1
-    assert "ILSVRC2012_img_val.tar is not in" in said
+    assert "missing   imagenet: There is no ImageNet in" in said
+    assert "It could not be prepared: ILSVRC2012_img_val.tar is not in" in said

@@ -120,8 +120,26 @@ def test_the_seed_draws_a_few_images_of_each_class(images: Path, tmp_path: Path)
     assert one.train_labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert torch.equal(one.some_to_train(6), again.some_to_train(6))
     assert not torch.equal(one.some_to_train(6), other.some_to_train(6))
-    with pytest.raises(UsageError, match="train_per_class is 5, but at most 4"):
-        sets.load(asked(train_per_class=5), seed=0, root=tmp_path)
+
+
+def test_more_images_of_a_class_than_it_has_are_refused_when_runs_are_planned(images: Path, tmp_path: Path):
+    sets.check(asked(train_per_class=4), tmp_path)
+    (images / "train" / "bee" / "bee_000.JPEG").unlink()
+    said = "train_per_class is 4, but class 'bee' has only 3 training images. Give at most 3."
+    for look in (
+        lambda: sets.check(asked(train_per_class=4), tmp_path),
+        lambda: sets.load(asked(train_per_class=4), seed=0, root=tmp_path),
+        lambda: sets.resolved(card_of(asked(train_per_class=4)), tmp_path),
+    ):
+        with pytest.raises(UsageError) as caught:
+            look()
+        assert str(caught.value).endswith(said)
+    (tmp_path / "mine.toml").write_text(CARD.replace('"folder"\n', '"folder"\ntrain_per_class = 4\n'))
+    words = (str(tmp_path / "mine.toml"), "--data-root", str(tmp_path))
+    for command in (("plan", "--method", "roast"), ("run", "--method", "roast"), ("show",)):
+        assert call(command[0], *words, *command[1:]) == (2, f"Task 'mine': {said}")
+    assert call("check", "roast", "--task", *words) == (2, f"Task 'mine': {said}")
+    assert call("data", "check", *words) == (1, f"wrong     images: Task 'mine': {said}\n")
 
 
 def test_images_that_are_held_in_memory_and_images_in_files_give_the_same_batches(
@@ -207,6 +225,25 @@ def wreck(images: Path, how: str) -> None:
         shutil.rmtree(images)
     elif how == "no train":
         shutil.rmtree(images / "train")
+    elif how == "misspelled":
+        images.rename(images.with_name("imagse"))
+    elif how == "another case":
+        (images / "train").rename(images / "Train")
+    elif how == "one deeper":
+        (images / "inner").mkdir()
+        (images / "train").rename(images / "inner" / "train")
+    elif how == "lost link":
+        shutil.rmtree(images / "train" / "bee")
+        (images / "train" / "bee").symlink_to("nowhere")
+    elif how == "circle":
+        (images / "val" / "ant" / "deep").mkdir()
+        (images / "val" / "ant" / "deep" / "loop").symlink_to("..")
+    elif how == "far circle":
+        (images / "away").mkdir()
+        (images / "val" / "ant" / "away").symlink_to("../../away")
+        (images / "away" / "back").symlink_to("../val/ant")
+    elif how == "class circle":
+        (images / "val" / "dog").symlink_to("..")
     elif how == "test for val":
         (images / "val").rename(images / "test")
     elif how == "no classes":
@@ -232,9 +269,22 @@ def wreck(images: Path, how: str) -> None:
             "no folder",
             ["There is no folder {0}. Put images there as {0}/train/<class>/", "--data-root or NPASBENCH_DATA"],
         ),
+        ("misspelled", ["There is no folder {0}. Did you mean 'imagse'? Put"]),
+        (
+            "another case",
+            ["There is no folder {0}/train.", "Rename 'Train' to 'train', or link it: ln -s Train {0}/train"],
+        ),
+        (
+            "one deeper",
+            ["There is no folder {0}/train.", "'train' lies in {0}/inner: move it up, or name that folder."],
+        ),
+        ("lost link", ["{0}/train/bee is a link to a place where nothing is. Mend or remove it."]),
+        ("circle", ["{0}/val/ant/deep/loop is a link to a folder that it lies in itself. Remove it."]),
+        ("far circle", ["{0}/val/ant/away/back is a link to a folder that it lies in itself. Remove it."]),
+        ("class circle", ["{0}/val/dog is a link to a folder that it lies in itself. Remove it."]),
         ("no train", ["There is no folder {0}/train. Expected are {0}/train/<class>/ and {0}/val/<class>/"]),
         ("test for val", ["There is no folder {0}/val.", "Rename 'test' to 'val', or link it: ln -s test {0}/val"]),
-        ("no classes", ["{0}/train holds 1 files. Put the images of each class, at least two, in a folder"]),
+        ("no classes", ["{0}/train holds 1 file. Put the images of each class, at least two, in a folder"]),
         ("one class", ["{0}/train holds only the class folder 'ant'. Put the images of each class, at least two,"]),
         ("empty class", ["{0}/val has class folders without images: bee. Put images there (.jpg, .jpeg, .png"]),
         ("other classes", ["The classes of {0}/train and {0}/val differ: only train has cat; only val has dog."]),
@@ -364,6 +414,15 @@ def test_a_run_is_not_trained_on_other_images_than_it_was_planned_with(images: P
         sets.check(asked(classes=4), tmp_path)
 
 
+def test_linked_folders_are_followed(images: Path, tmp_path: Path):
+    before = sets.load(asked(), seed=0, root=tmp_path)
+    (images / "train" / "ant").rename(tmp_path / "ants")
+    (images / "train" / "ant").symlink_to(tmp_path / "ants")
+    (tmp_path / "linked").symlink_to("images")
+    after = sets.load(asked(folder="linked"), seed=0, root=tmp_path)
+    assert torch.equal(before.some_to_train(100), after.some_to_train(100))
+
+
 # Commands
 
 CARD = """
@@ -471,3 +530,31 @@ def test_retry_leaves_alone_what_has_other_images_and_does_the_others(
     assert "left alone: 1 run, such as runs/mine/roast/0.5/seed0-" in said.stderr
     assert "another task: start the 'run' command again." in said.stderr
     assert len(list((tmp_path / "runs/mine").rglob("failure.json"))) == 1
+
+
+def test_runs_of_images_as_they_were_are_told_where_runs_begin_anew(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("npasbench.commands.working._do", lambda *_, **__: False)
+    Path("mine.toml").write_text(CARD)
+    before = plan_runs("mine.toml", "roast", None, {}, ["0.5"], [0, 1], [], data_root=tmp_path)
+    for spec in before:
+        RunDirectory.of(tmp_path / "runs", spec).create(spec)
+    RunDirectory.of(tmp_path / "runs", before[0]).result_file.write_text("{}")
+    words = ("mine.toml", "--method", "roast", "--budget", "0.5", "--seeds", "1", "--data-root", ".")
+    assert "other images" not in call("run", *words)[1]
+    assert "other images" not in call("plan", *words)[1]
+    image_files.write_kind(images / "train" / "ant", "web.webp")
+    name = min(spec.folder.name for spec in before)
+    for command in ("run", "plan"):
+        (told,) = [line for line in call(command, *words)[1].splitlines() if "other images" in line]
+        assert told.startswith(
+            f"mine: 2 runs in runs/mine (1 with a result), such as {name} of roast/0.5, are of other images than 'images' holds"
+        )
+        assert told.endswith("put the images back as they were, and to be rid of them, remove their folders.")
+    (now,) = plan_runs("mine.toml", "roast", None, {}, ["0.5"], [1], [], data_root=tmp_path)
+    RunDirectory.of(tmp_path / "runs", now).create(now)
+    RunDirectory.of(tmp_path / "runs", now).fail("it was too slow", "")
+    for command in ("run", "plan"):
+        assert "other images" not in call(command, *words)[1], "nothing begins"

@@ -18,7 +18,7 @@ from npasbench.cluster.profile import Profile
 from npasbench.data import imagenet
 from npasbench.data.batches import Batches
 from npasbench.data.files import Files
-from npasbench.errors import DataError
+from npasbench.errors import DataError, UsageError
 from npasbench.plan import plan_entry
 from npasbench.registry import Registry
 
@@ -80,6 +80,12 @@ def test_its_batches_are_random_crops_of_every_training_image(here: Path):
     assert next(batches.epoch(0)).inputs.shape == (8, 3, 24, 24)
     few = GIVEN.model_copy(update={"train_per_class": 2})
     assert sets.load(few, seed=0, root=here).train_labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_more_images_of_a_class_than_it_has_are_refused_without_it(tmp_path: Path):
+    sets.describe(GIVEN.model_copy(update={"train_per_class": 732}), tmp_path)
+    with pytest.raises(UsageError, match="train_per_class is 733, but ImageNet's smallest classes have only 732"):
+        sets.describe(GIVEN.model_copy(update={"train_per_class": 733}), tmp_path)
 
 
 def test_its_classes_are_known_without_it(tmp_path: Path):

@@ -28,6 +28,8 @@ class Found:
     ready: bool
     optional: bool
     said: str
+    wrong: bool = False
+    """A card asks for what the set cannot give."""
 
 
 @click.group("data")
@@ -75,17 +77,23 @@ def check_data(name: str, quick: bool, data_root: Path | None, as_json: bool) ->
 
 @data.command("prepare")
 @click.argument("name", metavar="SUITE|TASK")
+@click.option("--quick", is_flag=True, help="List images, but decode none.")
 @data_root_option
 @json_option
-def prepare_data(name: str, data_root: Path | None, as_json: bool) -> None:
+def prepare_data(name: str, quick: bool, data_root: Path | None, as_json: bool) -> None:
     """Download what torchvision can (CIFAR), unpack archives that lie there (ImageNet, CIFAR-C), say how to get the rest.
+
+    Ends as 'check' does: says what is still missing or damaged, and exits 1 if anything is.
 
     \b
     Example:  npasbench data prepare cifar100-wrn-16-4 --data-root data
     """
     from npasbench.data.prepare import prepare, prepare_corrupted
 
-    _report(name, data_root, as_json, prepare, prepare_corrupted)
+    def prepared(data: Data, root: Path) -> str:
+        return prepare(data, root, decode=not quick, tell=_tell)
+
+    _report(name, data_root, as_json, prepared, prepare_corrupted)
 
 
 def _report(
@@ -102,12 +110,10 @@ def _report(
     root = sets.data_root(data_root)
     found = []
     for called, cards in _by_set(name).items():
-        tasks = tuple(card.name for card in cards)
-        found.append(_found(called, tasks, [card.data for card in cards], root, look, optional=False))
-        asking = [card for card in cards if card.data.corrupted]
+        found.append(_found(called, cards, root, look))
+        asking = [card for card in cards if card.data.corrupted and card.data.set in corrupted.FOLDERS]
         if asking:
-            folder, names = corrupted.FOLDERS[asking[0].data.set], tuple(card.name for card in asking)
-            found.append(_found(folder, names, [asking[0].data], root, look_at_corrupted, optional=True))
+            found.append(_corrupted(corrupted.FOLDERS[asking[0].data.set], asking, root, look_at_corrupted))
     if as_json:
         click.echo(json.dumps({"data_root": str(root), "sets": [asdict(one) for one in found]}, indent=1))
     else:
@@ -130,27 +136,36 @@ def _advised(error: DataError, preparable: bool, name: str, data_root: Path | No
     return type(error)(f"{error}\n  Or have it done: {shlex.join(words)}")
 
 
-def _found(
-    called: str,
-    tasks: tuple[str, ...],
-    several: list[Data],
-    root: Path,
-    look: Callable[[Data, Path], str],
-    *,
-    optional: bool,
-) -> Found:
+def _found(called: str, cards: list[Card], root: Path, look: Callable[[Data, Path], str]) -> Found:
+    """What all cards of a set find there; each of them may ask for something that it cannot give."""
+    from npasbench.errors import DataError, UsageError
+
+    tasks, said, wrong = tuple(card.name for card in cards), "", []
+    for data in dict.fromkeys(card.data for card in cards):
+        try:
+            said = look(data, root)
+        except UsageError as error:
+            wrong += [f"Task '{card.name}': {error}" for card in cards if card.data == data]
+        except DataError as error:
+            return Found(called, tasks, False, False, str(error))
+    return Found(called, tasks, not wrong, False, "\n  ".join(wrong) or said, bool(wrong))
+
+
+def _corrupted(called: str, cards: list[Card], root: Path, look: Callable[[Data, Path], str]) -> Found:
     from npasbench.errors import DataError
 
+    tasks = tuple(card.name for card in cards)
     try:
-        said = [look(data, root) for data in dict.fromkeys(several)]
+        return Found(called, tasks, True, True, look(cards[0].data, root))
     except DataError as error:
-        return Found(called, tasks, False, optional, str(error))
-    return Found(called, tasks, True, optional, said[0])
+        return Found(called, tasks, False, True, str(error))
 
 
 def _mark(one: Found) -> str:
     if one.ready:
         return click.style("ok      ", fg="green")
+    if one.wrong:
+        return click.style("wrong   ", fg="red")
     return click.style("optional", fg="yellow") if one.optional else click.style("missing ", fg="red")
 
 

@@ -21,6 +21,7 @@ from npasbench.commands.options import (
     set_option,
     with_option,
 )
+from npasbench.commands.other_images import of_other_images
 from npasbench.commands.planning import plan_runs
 from npasbench.commands.wording import plural
 
@@ -70,6 +71,8 @@ def plan(
         click.echo(json.dumps(_report(gaps), indent=1))
     else:
         _print(gaps)
+        for sentence in of_other_images(specs, runs):
+            click.echo(sentence)
 
 
 def _report(gaps: Gaps) -> dict[str, Any]:

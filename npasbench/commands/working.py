@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from npasbench.commands.cluster_options import Where
+from npasbench.commands.other_images import of_other_images
 from npasbench.commands.submitting import submit_runs
 from npasbench.commands.teams import check_teams
 from npasbench.commands.wording import plural, what_is_wrong
@@ -69,6 +70,8 @@ def do_runs(
     workers = workers or _workers(options)
     failed = sum(directory.failure_file.exists() and not directory.result_file.exists() for directory in directories)
     _announce(len(specs), len(waiting), failed, root)
+    for sentence in of_other_images(waiting, root):
+        click.echo(sentence)
     if submitted:
         return submit_runs(waiting, root, options, workers, device, where, profile) if waiting else 0
     with RunDisplay(len(waiting), quiet=quiet) as display:
@@ -94,14 +97,14 @@ def check_data(specs: Sequence[RunSpec], data_root: Path | None) -> None:
 
 
 def faults_of_data(specs: Sequence[RunSpec], data_root: Path | None) -> dict[Data, str]:
-    """Of the data of these runs those that are missing or damaged, with what is wrong and how to get them."""
+    """Of the data of these runs those that are missing, damaged or too few, with what is wrong and what to do."""
     from npasbench.data import check
 
     wrong = {}
     for data in dict.fromkeys(spec.task.data for spec in specs):
         try:
             check(data, data_root)
-        except DataError as error:
+        except (DataError, UsageError) as error:
             wrong[data] = str(error)
     return wrong
 

@@ -31,6 +31,8 @@ class _Source:
     """None if the card says how large the images become."""
     check: Callable[[card.Data, Path], None]
     split: Callable[[card.Data, int, Path], DataSet]
+    fits: Callable[[card.Data], None] = lambda data: None  # noqa: ARG005
+    """Refuses what the set cannot be given, without a look at it."""
 
 
 _SOURCES = {
@@ -39,12 +41,17 @@ _SOURCES = {
         digits.INPUT_SHAPE,
         check=lambda data, root: None,  # noqa: ARG005
         split=lambda data, seed, root: digits.split(data, seed),  # noqa: ARG005
+        fits=digits.fits,
     ),
     **{
-        name: _Source(classes, cifar.INPUT_SHAPE, lambda data, root: cifar.check(data.set, root), cifar.split)
+        name: _Source(
+            classes, cifar.INPUT_SHAPE, lambda data, root: cifar.check(data.set, root), cifar.split, cifar.fits
+        )
         for name, classes in cifar.CLASSES.items()
     },
-    "imagenet": _Source(imagenet.CLASSES, None, lambda data, root: imagenet.check(data.set, root), imagenet.split),
+    "imagenet": _Source(
+        imagenet.CLASSES, None, lambda data, root: imagenet.check(data.set, root), imagenet.split, imagenet.fits
+    ),
     "folder": _Source(None, None, folder.check, folder.split),
 }
 
@@ -92,8 +99,17 @@ def resolved(given: card.Card, root: Path | None = None) -> card.Card:
 
     Raises:
         DataError: if the folder is not there, is wrongly laid out, or is not the one that the card names.
-        UsageError: for what the set cannot be given, and for metrics that it has too few classes for.
+        UsageError: naming the task, for what the set cannot be given, and for metrics that it has too few classes for.
     """
+    try:
+        return _resolved(given, root)
+    except UnknownName:
+        raise
+    except UsageError as error:
+        raise UsageError(f"Task '{given.name}': {error}") from None
+
+
+def _resolved(given: card.Card, root: Path | None) -> card.Card:
     data = given.data
     if data.set == "folder":
         _fits(data, _source(data.set))
@@ -107,8 +123,10 @@ def resolved(given: card.Card, root: Path | None = None) -> card.Card:
 
 
 def _normalised(inputs: Inputs, data: card.Data) -> Inputs:
-    """Of images in memory as floats; others are normalised when they come up."""
-    return normalised(inputs, data.normalise) if isinstance(inputs, Tensor) and inputs.is_floating_point() else inputs
+    """Of images in memory as floats, which ``split`` made anew; others are normalised when they come up."""
+    if isinstance(inputs, Tensor) and inputs.is_floating_point():
+        return normalised(inputs, data.normalise, out=inputs)
+    return inputs
 
 
 def _source(name: str) -> _Source:
@@ -138,6 +156,7 @@ def _fits(data: card.Data, source: _Source) -> None:
         raise UsageError(f"There are no corrupted test images of '{data.set}', only of {known}; remove 'corrupted'.")
     if data.corrupted and data.protocol == "tune":
         raise UsageError("The protocol 'tune' reads no test images, so no corrupted ones; remove 'corrupted'.")
+    source.fits(data)
 
 
 def _is_of_its_kind(data: card.Data, source: _Source) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from npasbench import card
 from npasbench.data import check, digest, folder, imagenet
-from npasbench.data.listing import Listing, both_parts
+from npasbench.data.listing import EXTENSIONS, Listing, both_parts
 from npasbench.errors import DataError
 
 WHOLE = "is here and whole"
@@ -39,9 +39,18 @@ def look(data: card.Data, root: Path, *, decode: bool, tell: Tell = lambda done,
     train, val = (f"{len(part.names):,}" for part in parts)
     said = f"{train} + {val} images of {len(parts[0].classes):,} classes"
     if not decode:
-        return f"{said} listed, not decoded"
+        return f"{said} listed, not decoded{_left_out(parts)}"
     _decode(where, parts, tell)
-    return f"{WHOLE}: {said}, each of which can be decoded"
+    return f"{WHOLE}: {said}, each of which can be decoded{_left_out(parts)}"
+
+
+def _left_out(parts: Sequence[Listing]) -> str:
+    """The end of a sentence, where there are files that are not read."""
+    others = [file for part in parts for file in part.others]
+    if not others:
+        return ""
+    files = "1 file is" if len(others) == 1 else f"{len(others):,} files are"
+    return f"; {files} not read, such as {others[0]}: images lie in a class folder and end in {', '.join(EXTENSIONS)}"
 
 
 def _decode(where: Path, parts: Sequence[Listing], tell: Tell) -> None:

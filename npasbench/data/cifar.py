@@ -15,10 +15,11 @@ from torch import Tensor
 from npasbench import card
 from npasbench.data.dataset import DataSet, draw_of_each_class
 from npasbench.data.root import VARIABLE
-from npasbench.errors import DataError
+from npasbench.errors import DataError, UsageError
 
 INPUT_SHAPE = (3, 32, 32)
 CLASSES = {"cifar10": 10, "cifar100": 100}
+_TO_TRAIN = 50_000
 _WHITE = 255
 
 
@@ -30,11 +31,26 @@ def split(data: card.Data, seed: int, root: Path) -> DataSet:
         UsageError: if ``train_per_class`` is too large.
     """
     train, test = _parts(data.set, root)
-    inputs, labels, classes = train.data, torch.tensor(train.targets), CLASSES[data.set]
+    inputs, labels = train.data, torch.tensor(train.targets)
     if data.train_per_class is not None:
-        drawn = draw_of_each_class(labels, classes, data.train_per_class, seed)
+        drawn = draw_of_each_class(labels, train.classes, data.train_per_class, seed)
         inputs, labels = inputs[drawn.numpy()], labels[drawn]
-    return DataSet(data.set, _images(inputs), labels, _images(test.data), torch.tensor(test.targets), classes)
+    tested = _images(test.data), torch.tensor(test.targets)
+    return DataSet(data.set, _images(inputs), labels, *tested, CLASSES[data.set])
+
+
+def fits(data: card.Data) -> None:
+    """Refuse what the set cannot be given, without a look at its files.
+
+    Raises:
+        UsageError: if ``train_per_class`` is too large.
+    """
+    most = _TO_TRAIN // CLASSES[data.set]
+    if (data.train_per_class or 0) > most:
+        raise UsageError(
+            f"train_per_class is {data.train_per_class:,}, but each class of '{data.set}' has {most:,} training images. "
+            f"Give at most {most:,}."
+        )
 
 
 def check(name: str, root: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -108,19 +108,30 @@ def _decoded(files: Files, size: int, device: torch.device, loader: Loader | Non
             own.close()
 
 
-def draw_of_each_class(labels: Tensor, classes: int, per_class: int, seed: int, *, leave: int = 0) -> Tensor:
-    """Which examples ``[N]`` (bool) the seed's stream ``split`` draws: ``per_class`` of each class.
+def draw_of_each_class(labels: Tensor, classes: Sequence[str], per_class: int, seed: int) -> Tensor:
+    """Which examples ``[N]`` (bool) the seed's stream ``split`` draws: ``per_class`` of each of the named classes.
 
     Raises:
-        UsageError: if a class has too few of them, ``leave`` being left to test.
+        UsageError: if a class has too few of them.
     """
-    most = int(labels.bincount(minlength=classes).min()) - leave
-    if per_class > most:
-        why = "leave every class an example to test" if leave else "are there of every class"
-        raise UsageError(f"train_per_class is {per_class}, but at most {most} {why}.")
+    refuse_too_few(labels, classes, per_class)
     generator = streams.generator(seed, "split")
     drawn = torch.zeros(len(labels), dtype=torch.bool)
-    for label in range(classes):
+    for label in range(len(classes)):
         those = (labels == label).nonzero().flatten()
         drawn[those[torch.randperm(len(those), generator=generator)[:per_class]]] = True
     return drawn
+
+
+def refuse_too_few(labels: Tensor, classes: Sequence[str], per_class: int) -> None:
+    """See that each of the named classes has ``per_class`` of the examples with these labels.
+
+    Raises:
+        UsageError: naming the class that has the fewest.
+    """
+    counts = labels.bincount(minlength=len(classes))
+    least = int(counts.argmin())
+    most = int(counts[least])
+    if per_class > most:
+        has = f"class '{classes[least]}' has only {most:,} training image{'' if most == 1 else 's'}"
+        raise UsageError(f"train_per_class is {per_class:,}, but {has}. Give at most {most:,}.")

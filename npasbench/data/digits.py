@@ -13,6 +13,8 @@ from npasbench.errors import UsageError
 
 CLASSES = 10
 INPUT_SHAPE = (1, 8, 8)
+_SMALLEST = "8", 174
+"""The class with the fewest images, and how many."""
 _WHITE = 16
 
 
@@ -22,11 +24,27 @@ def split(data: card.Data, seed: int) -> DataSet:
     Raises:
         UsageError: without ``train_per_class``, since the set has no test images of its own, or if it is too large.
     """
+    inputs, labels = _read()
+    drawn = draw_of_each_class(labels, [str(k) for k in range(CLASSES)], _asked(data), seed)
+    return DataSet("digits", inputs[drawn], labels[drawn], inputs[~drawn], labels[~drawn], CLASSES)
+
+
+def fits(data: card.Data) -> None:
+    """Refuse what the set cannot be given. Raises as :func:`split`."""
+    _asked(data)
+
+
+def _asked(data: card.Data) -> int:
+    """``train_per_class``, if it leaves every class an image to test."""
     if data.train_per_class is None:
         raise UsageError("'digits' has no test set of its own: set train_per_class; what is not drawn is tested.")
-    inputs, labels = _read()
-    drawn = draw_of_each_class(labels, CLASSES, data.train_per_class, seed, leave=1)
-    return DataSet("digits", inputs[drawn], labels[drawn], inputs[~drawn], labels[~drawn], CLASSES)
+    name, images = _SMALLEST
+    if data.train_per_class >= images:
+        raise UsageError(
+            f"train_per_class is {data.train_per_class:,}, but class '{name}' of the digits has only {images} images, one "
+            f"of which is left to test. Give at most {images - 1}."
+        )
+    return data.train_per_class
 
 
 @functools.cache

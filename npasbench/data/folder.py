@@ -6,10 +6,11 @@ once, at their first use, and live in memory; the others are decoded as they are
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from npasbench import card
-from npasbench.data.dataset import DataSet, draw_of_each_class
+from npasbench.data.dataset import DataSet, draw_of_each_class, refuse_too_few
 from npasbench.data.digest import digest
 from npasbench.data.files import Files
 from npasbench.data.holding import held
@@ -23,6 +24,7 @@ def resolved(data: card.Data, root: Path) -> card.Data:
 
     Raises:
         DataError: if the folder is not there, is wrongly laid out, or is not the one that the card names.
+        UsageError: if ``train_per_class`` is more than a class has.
     """
     return _looked_at(data, root)[0]
 
@@ -46,7 +48,7 @@ def split(data: card.Data, seed: int, root: Path) -> DataSet:
 
     Raises:
         DataError: as :func:`resolved`, and naming an image that cannot be read.
-        UsageError: if ``train_per_class`` is too large.
+        UsageError: as :func:`resolved`.
     """
     known, parts = _looked_at(data, root)
     return of_listings("folder", known, seed, place(data, root), parts)
@@ -57,7 +59,7 @@ def of_listings(name: str, data: card.Data, seed: int, folder: Path, parts: tupl
     train, test = parts
     names, labels = train.names, train.labels
     if data.train_per_class is not None:
-        drawn = draw_of_each_class(labels, len(train.classes), data.train_per_class, seed)
+        drawn = draw_of_each_class(labels, train.classes, data.train_per_class, seed)
         names, labels = names[drawn.numpy()], labels[drawn]
     size = data.image_size or 0
     to_train, to_test = (Files(folder, one, size, data.resize or size, data.digest) for one in (names, test.names))
@@ -81,6 +83,8 @@ def _looked_at(data: card.Data, root: Path) -> tuple[card.Data, tuple[Listing, L
     parts = both_parts(where)
     found = {"classes": len(parts[0].classes), "digest": digest(where, parts)}
     _same(data, found, where)
+    if data.train_per_class is not None:
+        refuse_too_few(parts[0].labels, parts[0].classes, data.train_per_class)
     return data.model_copy(update=found), parts
 
 
@@ -88,10 +92,20 @@ def _there(data: card.Data, root: Path) -> Path:
     where = place(data, root)
     if not where.is_dir():
         raise DataError(
-            f"There is no folder {where}. Put images there as {where}/train/<class>/ and {where}/val/<class>/, name another "
-            f"data root with --data-root or {VARIABLE}, or another 'folder' in the card."
+            f"There is no folder {where}.{_nearest(where)} Put images there as {where}/train/<class>/ and "
+            f"{where}/val/<class>/, name another data root with --data-root or {VARIABLE}, or another 'folder' in the card."
         )
     return where
+
+
+def _nearest(where: Path) -> str:
+    """The folder beside it that is called much like it, as a question."""
+    try:
+        beside = sorted(path.name for path in where.parent.iterdir() if path.is_dir())
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(where.name, beside, n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""
 
 
 def _same(data: card.Data, found: dict[str, object], where: Path) -> None:

@@ -14,11 +14,13 @@ from npasbench.data.dataset import DataSet
 from npasbench.data.folder import of_listings
 from npasbench.data.listing import Listing, both_parts
 from npasbench.data.root import VARIABLE
-from npasbench.errors import DataError
+from npasbench.errors import DataError, UsageError
 
 CLASSES = 1000
 COUNTS = (1_281_167, 50_000)
 """Images to train on and to test."""
+_SMALLEST = 732
+"""Training images of its smallest classes."""
 ARCHIVES = ("ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 _FOLDER = "imagenet"
 _META = "meta.bin"
@@ -33,6 +35,19 @@ def split(data: card.Data, seed: int, root: Path) -> DataSet:
     """
     where = place(root)
     return of_listings("imagenet", data, seed, where, _listed(where))
+
+
+def fits(data: card.Data) -> None:
+    """Refuse what the set cannot be given, without a look at its files.
+
+    Raises:
+        UsageError: if ``train_per_class`` is too large.
+    """
+    if (data.train_per_class or 0) > _SMALLEST:
+        raise UsageError(
+            f"train_per_class is {data.train_per_class:,}, but ImageNet's smallest classes have only {_SMALLEST} training "
+            f"images. Give at most {_SMALLEST}."
+        )
 
 
 def check(name: str, root: Path) -> None:  # noqa: ARG001 - there is one ImageNet

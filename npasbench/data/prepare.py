@@ -17,31 +17,40 @@ from pathlib import Path
 
 from npasbench import card
 from npasbench.data import check, cifar, corrupted, imagenet
-from npasbench.data.checking import WHOLE, look
+from npasbench.data.checking import WHOLE, Tell, look
 from npasbench.errors import DataError
 
 _IMAGENET = "https://image-net.org/download.php"
 _OFFLINE = (urllib.error.URLError, ConnectionError, TimeoutError)
 
 
-def prepare(data: card.Data, root: Path) -> str:
-    """Make a set ready, if that can be done; a sentence about what was done. Nothing is done to a set that is whole.
+def prepare(data: card.Data, root: Path, *, decode: bool, tell: Tell = lambda done, of: None) -> str:  # noqa: ARG005
+    """Make a set ready, if that can be done; what :func:`look` says of it then, and what was done.
+
+    Nothing is done to a set that is there.
 
     Raises:
-        DataError: what is still missing, and how to get it.
+        DataError: what is still missing or damaged, and why it could not be prepared.
         UsageError: as :func:`npasbench.data.check`.
     """
     try:
         check(data, root)
-    except DataError:
+    except DataError as missing:
         if data.set not in _WAYS:
             raise
+        done = f"; {_fetched(data, root, str(missing))}"
     else:
-        return look(data, root, decode=False)
-    with _told(root):
-        done = _WAYS[data.set](data.set, root)
-    check(data, root)
-    return done
+        done = ""
+    return look(data, root, decode=decode, tell=tell) + done
+
+
+def _fetched(data: card.Data, root: Path, missing: str) -> str:
+    """What was done to bring a set here; a :class:`DataError` says what was ``missing`` too."""
+    try:
+        with _told(root):
+            return _WAYS[data.set](data.set, root)
+    except DataError as error:
+        raise DataError(f"{missing}\n  It could not be prepared: {error}") from None
 
 
 def prepare_corrupted(data: card.Data, root: Path) -> str:
@@ -70,8 +79,8 @@ def _download_cifar(name: str, root: Path) -> str:
         download_and_extract_archive(known.url, str(root), filename=known.filename, md5=known.tgz_md5)
     except _OFFLINE as error:
         raise DataError(
-            f"{known.url} cannot be reached from this machine ({getattr(error, 'reason', None) or error}). Where there is a "
-            f"network, {cifar.how_to_get(known, root)}\nThen copy {root / known.base_folder} here."
+            f"{known.url} cannot be reached from this machine ({getattr(error, 'reason', None) or error}). Do the above where "
+            f"there is a network, then copy {root / known.base_folder} here."
         ) from None
     return f"was downloaded from {known.url}"
 

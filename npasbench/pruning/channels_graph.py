@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from npasbench.errors import UsageError
+from npasbench.errors import MissingLibrary, UsageError
 from npasbench.problem import Architecture
 from npasbench.pruning.channels import ChannelGroup, Role, Slice, remove
 
@@ -39,7 +39,8 @@ def channel_groups(
     ``excluded`` are patterns of modules or parameters that stay as they are.
 
     Raises:
-        UsageError: without the library, or without the shape of an input.
+        MissingLibrary: if the library is not installed.
+        UsageError: without the shape of an input.
         CannotFollow: if the library itself fails.
     """
     if not input_shape:
@@ -103,7 +104,7 @@ def _library() -> Any:
     try:
         import torch_pruning
     except ImportError:
-        raise UsageError(
+        raise MissingLibrary(
             "channel-l1 needs the library Torch-Pruning, which is not installed: pip install 'npasbench[pruning]'."
         ) from None
     return torch_pruning
