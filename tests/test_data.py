@@ -235,6 +235,15 @@ def test_shift_and_flip_are_torchvisions_crop_and_flip_bit_by_bit_and_in_distrib
     assert chi2_contingency([[both[one] for one in given] for both in (given, expected)]).pvalue > 0.01
 
 
+def test_half_of_all_images_are_mirrored():
+    count = 20_000
+    image, labels = torch.tensor([0.0, 1.0]).expand(count, 1, 1, 2), torch.zeros(count, dtype=torch.int64)
+    data = Data(set="digits", protocol="full-last", flip=True)
+    (batch,) = Batches(DataSet("one", image, labels, image, labels, 1), data, count, 0, CPU).epoch(0)
+    mirrored = int((batch.inputs[:, 0, 0, 0] == 1).sum())
+    assert abs(mirrored - count / 2) < 4 * (count / 4) ** 0.5
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 16])
 def test_cutting_out_equals_cutting_out_image_by_image(size):
     images = torch.rand(500, 2, 7, 5)

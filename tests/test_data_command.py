@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import http.client
 import io
 import json
 import sys
@@ -262,8 +263,9 @@ def test_json_is_nothing_but_json_whatever_torchvision_prints(published: Path):
     [
         (
             urllib.error.URLError("Name or service not known"),
-            ["cannot be reached", "Name or service not known", "copy"],
+            ["cannot be fetched", "Name or service not known", "copy"],
         ),
+        (http.client.IncompleteRead(b"", 9), ["cannot be fetched", "IncompleteRead", "copy"]),
         (OSError(errno.ENOSPC, "No space left on device"), ["The disk that holds", "is full. Make room"]),
         (PermissionError(errno.EACCES, "Permission denied", "/mnt/data"), ["/mnt/data cannot be written"]),
         (RuntimeError("File not found or corrupted."), ["An archive in", "is damaged", "Remove it"]),
@@ -284,7 +286,7 @@ def test_without_a_network_the_real_download_is_a_sentence(tmp_path: Path, monke
     monkeypatch.setattr(datasets.CIFAR100, "url", "http://127.0.0.1:9/cifar-100-python.tar.gz")
     code, said = call("data", "prepare", "cifar100-wrn-16-4", "--data-root", tmp_path)
     assert code == 1
-    assert "http://127.0.0.1:9/cifar-100-python.tar.gz cannot be reached from this machine" in said
+    assert "http://127.0.0.1:9/cifar-100-python.tar.gz cannot be fetched from this machine" in said
     assert f"copy {tmp_path / 'cifar-100-python'} here" in said
     checked = call("data", "check", "cifar100-wrn-16-4", "--data-root", tmp_path)[1].partition("\n  Or have it done")[0]
     assert said.startswith(f"{checked}\n  It could not be prepared: http://"), "what is missing is told too"
@@ -402,3 +404,10 @@ def test_one_missing_archive_is_named(archives: Path):
     assert code == 1
     assert "missing   imagenet: There is no ImageNet in" in said
     assert "It could not be prepared: ILSVRC2012_img_val.tar is not in" in said
+
+
+def test_a_data_root_that_is_a_file_is_a_sentence(tmp_path: Path):
+    (tmp_path / "file").touch()
+    for verb in ("check", "prepare"):
+        code, said = call("data", verb, "cifar100-wrn-16-4", "--data-root", tmp_path / "file")
+        assert (code, f"{tmp_path}/file is no folder. Name the folder" in said) == (2, True)

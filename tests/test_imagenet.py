@@ -128,7 +128,7 @@ def test_what_is_not_whole_is_told(here: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(DataError, match=r"imagenet/train/cats is no class of .*meta\.bin"):
         sets.check(GIVEN, here)
     monkeypatch.setattr(imagenet, "CLASSES", 1000)
-    with pytest.raises(DataError, match="have 4 class folders; ImageNet has 1,000"):
+    with pytest.raises(DataError, match=rf"have 4 class folders; ImageNet has 1,000.*{WNIDS[1]} is missing\. Unpack"):
         sets.check(GIVEN, here)
     monkeypatch.setattr(imagenet, "CLASSES", 4)
     (folder / "meta.bin").write_bytes(b"no meta")

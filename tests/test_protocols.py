@@ -100,6 +100,17 @@ def test_a_tenth_is_held_out_by_the_seed_alone():
     assert [int(held_out(n, 0).sum()) for n in (2, 9, 19, 20)] == [1, 1, 1, 2]
 
 
+def test_each_seed_holds_out_other_images_of_a_set():
+    labels = torch.arange(100) % 10
+    data = DataSet("one", torch.arange(100.0).view(100, 1, 1, 1), labels, torch.zeros(1, 1, 1, 1), labels[:1], 10)
+    for protocol in ("holdout-best", "holdout-last", "tune"):
+        left = [set(data.under(protocol, seed).train_inputs.flatten().tolist()) for seed in (0, 0, 1)]
+        if protocol == "holdout-last":
+            assert left == [set(range(100))] * 3
+        else:
+            assert left[0] == left[1] != left[2]
+
+
 def test_the_split_is_a_plain_draw_not_the_same_number_of_each_class():
     labels = torch.arange(1000) % 10
     assert len(set(labels[held_out(1000, 0)].bincount(minlength=10).tolist())) > 1

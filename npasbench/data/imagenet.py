@@ -87,11 +87,18 @@ def _listed(where: Path) -> tuple[Listing, Listing]:
 def _whole(where: Path) -> tuple[Listing, Listing]:
     parts = both_parts(where)
     wnids = parts[0].classes
-    if len(wnids) != CLASSES:
-        raise DataError(
-            f"{where}/train and val have {len(wnids):,} class folders; ImageNet has {CLASSES:,}, one a wnid."
-        )
     known = _wnids(where)
+    if len(wnids) != CLASSES:
+        lacking = sorted(known - set(wnids))
+        named = (
+            f" {lacking[0]} is missing{f' with {len(lacking) - 1:,} more' if len(lacking) > 1 else ''}."
+            if lacking
+            else ""
+        )
+        raise DataError(
+            f"{where}/train and val have {len(wnids):,} class folders; ImageNet has {CLASSES:,}, one a wnid.{named} Unpack the "
+            "archives of both anew."
+        )
     if known and (others := sorted(set(wnids) - known)):
         raise DataError(f"{where}/train/{others[0]} is no class of {where / _META}. Remove what is not ImageNet's.")
     for name, part, count in zip(("train", "val"), parts, COUNTS, strict=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import http.client
 import shutil
 import sys
 import tarfile
@@ -21,7 +22,7 @@ from npasbench.data.checking import WHOLE, Tell, look
 from npasbench.errors import DataError
 
 _IMAGENET = "https://image-net.org/download.php"
-_OFFLINE = (urllib.error.URLError, ConnectionError, TimeoutError)
+_OFFLINE = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 
 def prepare(data: card.Data, root: Path, *, decode: bool, tell: Tell = lambda done, of: None) -> str:  # noqa: ARG005
@@ -79,7 +80,7 @@ def _download_cifar(name: str, root: Path) -> str:
         download_and_extract_archive(known.url, str(root), filename=known.filename, md5=known.tgz_md5)
     except _OFFLINE as error:
         raise DataError(
-            f"{known.url} cannot be reached from this machine ({getattr(error, 'reason', None) or error}). Do the above where "
+            f"{known.url} cannot be fetched from this machine ({getattr(error, 'reason', None) or error}). Do the above where "
             f"there is a network, then copy {root / known.base_folder} here."
         ) from None
     return f"was downloaded from {known.url}"
