@@ -17,15 +17,21 @@ class Architecture:
     """A reference architecture that can be created anew, narrower or shallower where it has such a setting.
 
     ``factory(width=..., depth=...)`` returns a freshly initialised module whose weights are drawn from torch's global
-    generator. ``has_width`` says whether every channel count scales with ``width``; ``depths`` lists the depths that
-    the family has up to any useful size, in ascending order (empty: no depth setting); ``depth`` is its own.
+    generator. ``scales`` says whether every channel count scales with ``width``, or is asked when that is first wanted;
+    ``depths`` lists the depths that the family has up to any useful size, in ascending order (empty: no depth setting);
+    ``depth`` is its own.
     """
 
     name: str
     factory: Callable[..., nn.Module] = field(repr=False)
-    has_width: bool = False
+    scales: bool | Callable[[], bool] = field(default=False, repr=False)
     depth: int | None = None
     depths: tuple[int, ...] = ()
+
+    @property
+    def has_width(self) -> bool:
+        """Whether every channel count scales with ``width``; to find out, a network may be built on the meta device."""
+        return self.scales() if callable(self.scales) else self.scales
 
     def create(self, *, width: float = 1.0, depth: int | None = None) -> nn.Module:
         """A freshly initialised network; ``width`` multiplies every channel count, ``depth`` replaces the depth.

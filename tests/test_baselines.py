@@ -188,6 +188,22 @@ def test_narrow_at_the_dense_budget_is_dense():
     assert count(build(method("narrow"), problem(SMALL, 1), Findings(), 0)).total == problem(SMALL, 1).budget.dense
 
 
+@pytest.mark.parametrize(
+    ("network", "budget", "fill"),
+    [
+        *[("torchvision:resnet18", budget, 0.99) for budget in (0.1, 0.5, 2)],
+        ("timm:efficientnet_b0", 0.25, 0.99),
+        # Width is a multiple of the three heads.
+        *[("timm:deit_tiny_patch16_224", budget, 0.93) for budget in (0.1, 0.25, 1)],
+    ],
+)
+def test_narrow_fills_its_budget_with_a_network_of_a_library(network: str, budget: float, fill: float):
+    asked = problem(network, budget, 10, (3, 64, 64))
+    built = build(method("narrow"), asked, Findings(), 0).eval()
+    assert fill <= count(built).total / asked.budget.parameters <= 1
+    assert built(torch.zeros(2, 3, 64, 64)).shape == (2, 10)
+
+
 def test_narrow_scales_the_stem_too():
     built = build(method("narrow"), problem(SMALL, 0.25), Findings(), 0)
     assert built.stem.out_channels < 16
@@ -195,8 +211,8 @@ def test_narrow_scales_the_stem_too():
 
 
 def test_narrow_skips_an_architecture_without_a_width():
-    assert method("narrow").skip(problem("torchvision:resnet18", 0.5, 10, (3, 64, 64))) == (
-        "torchvision:resnet18 has no width setting"
+    assert method("narrow").skip(problem("timm:resnetblur18", 0.5, 10, (3, 64, 64))) == (
+        "timm:resnetblur18 has no width setting"
     )
     assert method("narrow").skip(problem(TINY, 0.5)) is None
 

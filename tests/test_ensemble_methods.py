@@ -90,7 +90,7 @@ def batch(number: int = 6) -> Batch:
 
 def plain(make: Callable[[], nn.Module], name: str = "toy") -> Architecture:
     """An architecture whose width setting changes nothing, so that it is what a test makes it."""
-    return Architecture(name, lambda width=1.0: make(), has_width=True)
+    return Architecture(name, lambda width=1.0: make(), scales=True)
 
 
 def step(one: Method, network: nn.Module, given: Batch) -> float:

@@ -1,6 +1,7 @@
 """timm's and torchvision's classifiers by name, for any number of classes and input size, with fresh weights.
 
-Whether a network can take the inputs is tried on the meta device, which costs neither memory nor random numbers.
+Whether a network can take the inputs, and whether it can be had in other widths, is tried on the meta device, which costs
+neither memory nor random numbers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from npasbench.errors import UnknownName, UsageError
+from npasbench.networks.widths import Widths, find_widths
 from npasbench.problem import Architecture
 
 Shape = tuple[int, ...]
@@ -34,15 +36,34 @@ def external(name: str, *, classes: int, input_shape: Shape) -> Architecture:
             classifier or cannot take inputs of this shape; then with a size that it can take.
     """
     library, model = _find(name)
-    return Architecture(name, functools.partial(_create, library, model, classes, input_shape))
+    network = (library, model, classes, input_shape)
+    return Architecture(name, functools.partial(_create, *network), scales=functools.partial(_scales, *network))
 
 
-def _create(library: Library, model: str, classes: int, shape: Shape) -> nn.Module:
+def _create(library: Library, model: str, classes: int, shape: Shape, width: float = 1.0) -> nn.Module:
     _check(library, model, classes, shape)
+    widths = None if width == 1.0 else _widths(library, model, classes, shape)
+    if widths is not None:
+        try:
+            return widths.create(width, functools.partial(library.build, model, classes, shape))
+        except ValueError as error:
+            raise UsageError(f"{library.name}:{model} cannot be built at width {width:g} ({error}).") from error
     if torch.get_default_device().type == "meta" and _fault(library, model, classes, shape, "meta") is not None:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             return library.build(model, classes, shape).to("meta")
     return library.build(model, classes, shape)
+
+
+def _scales(library: Library, model: str, classes: int, shape: Shape) -> bool:
+    return _widths(library, model, classes, shape) is not None
+
+
+@functools.cache
+def _widths(library: Library, model: str, classes: int, shape: Shape) -> Widths | None:
+    """How the network gets another width, found out once a process."""
+    _check(library, model, classes, shape)
+    given = (library.channels or shape[0], *shape[1:])
+    return find_widths(lambda number: library.build(model, number, given), classes, given)
 
 
 # Finding names
@@ -50,11 +71,15 @@ def _create(library: Library, model: str, classes: int, shape: Shape) -> nn.Modu
 
 @dataclass(frozen=True)
 class Library:
-    """Where networks come from: the names that it knows, and how it builds one for classes and an input shape."""
+    """Where networks come from: the names that it knows, and how it builds one for classes and an input shape.
+
+    ``channels`` are those that its constructors know; for others the first layer is replaced afterwards (None: any).
+    """
 
     name: str
     names: Callable[[], list[str]]
     build: Callable[[str, int, Shape], nn.Module]
+    channels: int | None = None
 
 
 def _find(name: str) -> tuple[Library, str]:
@@ -140,7 +165,7 @@ def _timm_names() -> list[str]:
 
 
 LIBRARIES = (
-    Library("torchvision", _torchvision_names, _build_torchvision),
+    Library("torchvision", _torchvision_names, _build_torchvision, channels=3),
     Library("timm", _timm_names, _build_timm),
 )
 

@@ -24,7 +24,7 @@ def row_transformer(*, classes: int, input_shape: tuple[int, ...]) -> Architectu
     """
     factory = functools.partial(_create, classes=classes, input_shape=input_shape)
     depths = tuple(range(1, MOST_LAYERS + 1))
-    return Architecture("row-transformer", factory, has_width=True, depth=LAYERS, depths=depths)
+    return Architecture("row-transformer", factory, scales=True, depth=LAYERS, depths=depths)
 
 
 class RowTransformer(nn.Module):

@@ -37,7 +37,7 @@ def wide_resnet(name: str, *, classes: int, channels: int) -> Architecture:
         raise UsageError(f"'{name}' has width 0; the width is a whole number from 1 up.")
     depths = tuple(range(SMALLEST_DEPTH, max(LARGEST_DEPTH, depth) + 1, 6))
     factory = functools.partial(_create, widen=widen, classes=classes, channels=channels, depth=depth)
-    return Architecture(name, factory, has_width=True, depth=depth, depths=depths)
+    return Architecture(name, factory, scales=True, depth=depth, depths=depths)
 
 
 class WideResNet(nn.Module):
