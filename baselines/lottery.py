@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from npasbench.api import Findings, Knobs, Problem, Progress, SearchContext
 from npasbench.pruning.masks import among, largest
 from npasbench.pruning.method import PruningMethod, found, initial, masked, masks_of
-from npasbench.pruning.network import MaskedNetwork
+from npasbench.pruning.network import PREFIX, MaskedNetwork
 from npasbench.pruning.scores import magnitude
+
+_EARLY, _KEPT = "early.", "kept."
 
 
 class LotteryKnobs(Knobs):
@@ -60,9 +62,8 @@ class Lottery(PruningMethod):
             context.train(f"round-{number}", network)
             masks = largest(among(magnitude(network.weights), network.masks), keep)
             network = rewound(initial(problem, context.seed), first.early.state_dict(), masks)
-        early = {f"early.{name}": value.cpu() for name, value in network.architecture.state_dict().items()}
         ticket = found(network.masks, remaining=rounds)
-        return Findings(ticket.facts, {**ticket.tensors, **early})
+        return Findings(ticket.facts, {**ticket.tensors, **kept(network)})
 
     def after_step(self, network: nn.Module, progress: Progress) -> None:
         """Removed weights stay at zero; the first training notes its early weights in passing."""
@@ -72,9 +73,8 @@ class Lottery(PruningMethod):
 
     def build(self, problem: Problem, findings: Findings, rng: torch.Generator) -> nn.Module:  # noqa: ARG002
         """The dense network with the ticket's early weights under its masks; without findings as it is."""
-        masks, tensors = masks_of(findings), findings.tensors.items()
-        early = {name.removeprefix("early."): value for name, value in tensors if name.startswith("early.")}
-        return rewound(masked(problem), early, masks) if masks else masked(problem)
+        masks = masks_of(findings)
+        return rewound(masked(problem), early_of(findings), masks) if masks else masked(problem)
 
 
 class Rewindable(MaskedNetwork):
@@ -87,6 +87,26 @@ class Rewindable(MaskedNetwork):
     def note(self) -> None:
         """Remember the architecture as it is now."""
         self.early.load_state_dict(self.architecture.state_dict())
+
+
+def kept(network: MaskedNetwork) -> dict[str, Tensor]:
+    """The architecture's state on the CPU, for findings: of a masked weight only what its mask keeps, in a row."""
+    masks = {name.removeprefix(PREFIX): mask for name, mask in network.masks.items()}
+    state = network.architecture.state_dict()
+    whole = {f"{_EARLY}{name}": value.cpu() for name, value in state.items() if name not in masks}
+    return whole | {f"{_KEPT}{name}": state[name][mask].cpu() for name, mask in masks.items()}
+
+
+def early_of(findings: Findings) -> dict[str, Tensor]:
+    """The state that :func:`kept` put there, zero where a weight was removed, or that was once kept whole."""
+    early = {}
+    for name, value in findings.tensors.items():
+        if name.startswith(_EARLY):
+            early[name.removeprefix(_EARLY)] = value
+        elif name.startswith(_KEPT):
+            mask = findings.tensors[f"{PREFIX}{name.removeprefix(_KEPT)}"]
+            early[name.removeprefix(_KEPT)] = torch.zeros(mask.shape, dtype=value.dtype).masked_scatter_(mask, value)
+    return early
 
 
 def rewound(network: MaskedNetwork, early: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> MaskedNetwork:

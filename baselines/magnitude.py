@@ -15,6 +15,7 @@ from npasbench.api import Knobs, Progress
 from npasbench.pruning.masks import among
 from npasbench.pruning.method import PruningMethod, masked_network
 from npasbench.pruning.network import MaskedNetwork
+from npasbench.pruning.schedule import reached, remaining
 from npasbench.pruning.scores import magnitude
 from npasbench.sharing.allocation import in_proportion
 
@@ -49,24 +50,18 @@ class Magnitude(PruningMethod):
     def after_step(self, network: nn.Module, progress: Progress) -> None:
         """Remove what the schedule says, and keep removed weights at zero."""
         masked = masked_network(self, network)
-        first, last = (round(share * progress.steps) for share in (self.settings.begin, self.settings.end))
-        if first <= progress.step <= last and (
-            (progress.step - first) % self.settings.every == 0 or progress.step == last
-        ):
-            self._prune(masked, (progress.step - first) / max(last - first, 1))
+        knobs = self.settings
+        t = reached(progress.step, progress.steps, begin=knobs.begin, end=knobs.end, every=knobs.every)
+        if t is not None:
+            self._prune(masked, t)
         masked.apply_masks()
 
     def _prune(self, network: MaskedNetwork, t: float) -> None:
         """Prune to the sparsity at ``t`` (0 to 1) of the schedule, by magnitude among the weights that remain."""
         scores = among(magnitude(network.weights), network.masks)
         if self.settings.scope == "global":
-            network.keep_largest(scores, _remaining(network.prunable, network.keep, t))
+            network.keep_largest(scores, remaining(network.prunable, network.keep, t))
             return
         shares = in_proportion([score.numel() for score in scores.values()], network.keep)
         for (name, score), keep in zip(scores.items(), shares, strict=True):
-            network.keep_largest({name: score}, _remaining(score.numel(), keep, t))
-
-
-def _remaining(total: int, keep: int, t: float) -> int:
-    """Weights that remain at ``t`` of the cubic schedule towards ``keep`` of ``total``."""
-    return total - int((total - keep) * (1 - (1 - t) ** 3))
+            network.keep_largest({name: score}, remaining(score.numel(), keep, t))

@@ -41,7 +41,9 @@ from npasbench.errors import NpasbenchError
 from npasbench.pruning import scores
 from npasbench.pruning.bank import AbsoluteWeights, PrunedBank, bank_tensors, shared_networks
 from npasbench.pruning.flow import positive
+from npasbench.pruning.gains import gains_at_one
 from npasbench.pruning.masks import largest, ranked
+from npasbench.pruning.schedule import reached, remaining
 from npasbench.sharing.allocation import in_proportion
 from npasbench.sharing.layers import shareable_layers
 from npasbench.sharing.network import unshared_parameters
@@ -85,12 +87,20 @@ class PruneAfter(AddOn):
         """The method's own reason, or that there is no bank in its network."""
         reason = self.inner.skip(problem)
         method = bare(self)
-        if reason or method.needs_search():
+        if reason:
             return reason
-        try:
-            return self._unfit(method, building.build(method, problem, Findings(), seed=0))
-        except NpasbenchError:
-            return None
+        dense = problem.budget.dense
+        for parameters in (problem.budget.parameters, dense, 4 * dense):  # at a small budget some build nothing at all
+            larger = dataclasses.replace(problem.budget, parameters=parameters)
+            try:
+                network = building.build(method, dataclasses.replace(problem, budget=larger), Findings(), seed=0)
+            except BudgetTooSmall:
+                continue
+            except NpasbenchError:
+                return None
+            searched = method.needs_search() and not method.structure(network).masks
+            return None if searched else self._unfit(method, network)  # what a search finds may make it another network
+        return None
 
     def time_factor(self, problem: Problem) -> float:
         """Scores before training take a little."""
@@ -104,8 +114,8 @@ class PruneAfter(AddOn):
         given = f"That is with grow = {self.settings.grow:g};"
         try:
             network = self.inner.build(self._grown(problem), inner, rng)
-        except BudgetTooSmall:  # what it names is of the larger budget
-            raise BudgetTooSmall(hint=f"{given} a larger grow may need less.") from None
+        except BudgetTooSmall as error:  # the number it names is of the larger budget
+            raise BudgetTooSmall(hint=f"{error.hint} {given} a larger grow may need less.".lstrip()) from None
         if reason := self._unfit(self.inner, network):
             raise MethodError(f"{self.title}: {reason}.")
         try:
@@ -170,12 +180,14 @@ class PruneAfter(AddOn):
         bank: PrunedBank = hung(network, self.name)
         if self.settings.rule == "synflow":
             return self._by_flow(network, bank, problem.input_shape)
-        batches = self.settings.batches
-        if self.settings.rule == "snip":
-            found = scores.snip(bank.weights(network), context.losses(network, batches=batches))
-            return self._largest(ranked(found, "snip"), bank.keep)
-        losses = context.acting_as(_tempered(self, self.settings.temperature)).losses(network, batches=batches)
-        return self._largest(ranked(scores.grasp(bank.weights(network), losses), "grasp"), bank.keep)
+        rule, batches = self.settings.rule, self.settings.batches
+        with gains_at_one(network):
+            if rule == "snip":
+                found = scores.snip(bank.weights(network), context.losses(network, batches=batches))
+            else:
+                tempered = context.acting_as(_tempered(self, self.settings.temperature))
+                found = scores.grasp(bank.weights(network), tempered.losses(network, batches=batches))
+        return self._largest(ranked(found, rule), bank.keep)
 
     def _by_flow(self, network: nn.Module, bank: PrunedBank, input_shape: tuple[int, ...]) -> dict[str, Tensor]:
         """SynFlow's rounds: after each of n, (keep / all)^(1 / n) of what was left before remains."""
@@ -225,12 +237,9 @@ class PruneAfter(AddOn):
 
     def _left(self, bank: PrunedBank, progress: Progress) -> int | None:
         """How many entries the schedule leaves after this step; None if it does nothing now."""
-        first, last = (round(share * progress.steps) for share in (self.settings.begin, self.settings.end))
-        due = (progress.step - first) % self.settings.every == 0 or progress.step == last
-        if not (first <= progress.step <= last and due):
-            return None
-        t = (progress.step - first) / max(last - first, 1) if progress.step < last else 1.0
-        return bank.size - int((bank.size - bank.keep) * (1 - (1 - t) ** 3))
+        knobs = self.settings
+        t = reached(progress.step, progress.steps, begin=knobs.begin, end=knobs.end, every=knobs.every)
+        return None if t is None else remaining(bank.size, bank.keep, t)
 
     # What it is in the end
 

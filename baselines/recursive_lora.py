@@ -64,7 +64,9 @@ class RecursiveLora(SharingMethod):
             blocks = self._blocks(found, left)
             ranks = _ranks(found, blocks, left)
         except BudgetTooSmall as error:
-            raise BudgetTooSmall(smallest=parameters - left + (error.smallest or 0)) from None
+            fewer = self.settings.blocks != "auto" and _price(found, 1) < _price(found, self.settings.blocks)
+            hint = f"That is with blocks = {self.settings.blocks}; fewer blocks need less." if fewer else ""
+            raise BudgetTooSmall(smallest=parameters - left + (error.smallest or 0), hint=hint) from None
         return RelaxedBlocks(found, apart, blocks, ranks, self.settings.init, rng)
 
     def _blocks(self, found: Sequence[Run], parameters: int) -> int:

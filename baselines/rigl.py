@@ -6,7 +6,7 @@ network trains. Every so many steps each layer drops its smallest weights and gr
 The paper's code also resets the momentum of what grows; here it does not, as hooks between steps see no optimizer. Removed
 weights gather no momentum, and what they had when they were dropped is multiplied by 0.9 in each step at SGD's usual 0.9. So
 with ``every = 10`` one grown weight in five to ten starts with what is left of its old momentum, at most 0.35 of it; with
-the default 100 it is 2.7e-5 of it.
+the paper's 100 it is 2.7e-5 of it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from .random_erk import RandomErk
 class RigLKnobs(Knobs):
     """The masks move ``every`` so many optimizer steps (the paper's Delta T) ``until`` that share of training (T_end).
 
-    ``fraction`` is the share of a layer's weights that moves at first (alpha); a cosine takes it to zero.
+    By default these are the paper's 100 steps, or where training is too short for that, as many as leave ten moves before
+    ``until``, at least 1. ``fraction`` is the share of a layer's weights that moves at first (alpha); a cosine takes it
+    to zero.
     """
 
-    every: PositiveInt = 100
+    every: PositiveInt | None = None
     until: float = Field(0.75, ge=0, le=1)
     fraction: float = Field(0.3, gt=0, lt=1)
 
@@ -74,9 +76,15 @@ class RigL(PruningMethod):
     def moving(self, progress: Progress) -> float:
         """The share of each layer's weights that moves now: alpha / 2 * (1 + cos(pi t / T_end)), 0 between updates."""
         end = self.settings.until * progress.steps
-        if progress.step == 0 or progress.step >= end or progress.step % self.settings.every:
+        every = self.settings.every or default_every(end)
+        if progress.step == 0 or progress.step >= end or progress.step % every:
             return 0.0
         return float(self.settings.fraction / 2 * (1 + math.cos(math.pi * progress.step / end)))
+
+
+def default_every(end: float) -> int:
+    """The paper's 100 steps, or where that leaves fewer than ten moves before step ``end``, the most that leave ten; at least 1."""
+    return max(1, min(100, math.ceil(end / 10) - 1))
 
 
 # Section 3, (3) and (4): drop and grow

@@ -41,7 +41,7 @@ class OneEpoch(Quiet):
 
 @dataclass
 class BriefSearch:
-    """What a search sees in a check: every stage is as short as ``begin`` makes a training, whatever the method asks for."""
+    """What a search sees in a check: every training is as short as ``begin`` makes it, whatever the method asks for."""
 
     seed: int
     begin: Callable[[nn.Module], Training]
@@ -67,6 +67,6 @@ class BriefSearch:
 
         return replace(self, begin=begin)
 
-    def losses(self, network: nn.Module, *, batches: int) -> Iterator[Tensor]:  # noqa: ARG002
-        """The losses of a single mini-batch."""
-        return first_losses(self.begin(network), batches=1)
+    def losses(self, network: nn.Module, *, batches: int) -> Iterator[Tensor]:
+        """The losses of so many mini-batches."""
+        return first_losses(self.begin(network), batches=batches)

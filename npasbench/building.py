@@ -13,7 +13,7 @@ from npasbench.data import describe
 from npasbench.errors import BudgetTooSmall, MethodError, NpasbenchError, UsageError
 from npasbench.explaining import explain
 from npasbench.measuring.count import count, rounding
-from npasbench.method import Findings, Method
+from npasbench.method import Findings, Method, SearchContext
 from npasbench.networks import architecture
 from npasbench.plan import RunSpec
 from npasbench.problem import Problem
@@ -86,6 +86,22 @@ def audited(method: Method, problem: Problem, findings: Findings, seed: int) -> 
         smallest = smallest_buildable(method, problem, findings, seed)
         raise BudgetTooSmall(_sentence(method, problem, smallest, built=final), smallest=smallest)
     return network
+
+
+def searched(method: Method, problem: Problem, context: SearchContext) -> Findings:
+    """What the method's search finds.
+
+    Raises:
+        BudgetTooSmall: as :func:`audited`, where the search says no more than a number.
+    """
+    try:
+        return method.search(problem, context)
+    except BudgetTooSmall as error:
+        plain = BudgetTooSmall(smallest=error.smallest, hint=error.hint)
+        if error.smallest is None or str(error) != str(plain):
+            raise
+        said = _sentence(method, problem, error.smallest)
+        raise BudgetTooSmall(said, smallest=error.smallest, hint=error.hint) from None
 
 
 def smallest_buildable(method: Method, problem: Problem, findings: Findings, seed: int) -> int | None:

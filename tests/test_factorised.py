@@ -345,6 +345,16 @@ def test_the_most_blocks_that_leave_a_rank_of_one_are_taken():
     with pytest.raises(BudgetTooSmall) as raised:
         method("recursive-lora").generator(layers, apart + block - 1, rng())
     assert raised.value.smallest == apart + block
+    assert raised.value.hint == ""
+
+
+@pytest.mark.parametrize(("blocks", "hint"), [(100, "That is with blocks = 100; fewer blocks need less."), (1, "")])
+def test_too_many_blocks_for_a_budget_are_named_as_the_cause(blocks: int, hint: str):
+    given_ = problem(architecture("row-transformer", classes=10, input_shape=(1, 8, 8)).create(), 4_000)
+    with pytest.raises(BudgetTooSmall) as raised:
+        audited(method("recursive-lora", blocks=blocks), given_, Findings(), 0)
+    assert raised.value.hint == hint
+    assert str(raised.value).endswith(f"the budget is 4,000. {hint}".rstrip())
 
 
 # All of them

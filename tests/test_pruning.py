@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,19 +28,23 @@ from npasbench.building import audited, build
 from npasbench.card import Entry
 from npasbench.data import load
 from npasbench.data.batches import Batches
-from npasbench.errors import BudgetTooSmall, LayerCollapse, MethodError, UsageError
+from npasbench.errors import BudgetTooSmall, LayerCollapse, MethodError, RunError, UsageError
 from npasbench.measuring.count import count
 from npasbench.method import Method
 from npasbench.networks import architecture
 from npasbench.plan import RunSpec, plan_entry
 from npasbench.problem import Architecture
 from npasbench.pruning.flow import SynapticFlow, positive
+from npasbench.pruning.gains import gains_at_one
 from npasbench.pruning.masks import CannotRank, among, largest, ranked
 from npasbench.pruning.method import initial, masks_of
 from npasbench.pruning.network import MaskedNetwork
+from npasbench.pruning.schedule import reached
+from npasbench.pruning.schedule import remaining as remaining_at
 from npasbench.pruning.scores import grasp, magnitude, random, snip, synflow_round
 from npasbench.registry import Registry, create
 from npasbench.running.certify import certify
+from npasbench.running.findings import found_before, read_findings, write_findings
 from npasbench.running.rundir import RunDirectory
 from npasbench.running.worker import Options, Ways, work
 from npasbench.training.first_losses import first_losses
@@ -143,14 +149,103 @@ class ZeroGain(nn.Module):
         return logits
 
 
+class ZeroScale(ZeroGain):
+    """Another: its branch is multiplied by a zero that belongs to no norm."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+        self.scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        maps = self.stem(inputs)
+        logits: Tensor = self.head((maps + self.scale * self.norm(self.branch(maps)).relu()).flatten(1))
+        return logits
+
+
 @pytest.mark.parametrize("budget", ["0.1", "0.99"])
 @pytest.mark.parametrize("name", ["snip", "grasp"])
-def test_a_residual_branch_that_begins_at_nothing_is_refused_by_rules_that_look_at_gradients(name: str, budget: str):
-    with pytest.raises(LayerCollapse, match=rf"{name} cannot rank .*branch.*1 of 3 layers.*norm or gain") as caught:
-        searched(method(name), asking(ZeroGain(), budget))
+def test_a_residual_branch_that_begins_at_nothing_is_scored_as_if_its_norms_gain_were_one(name: str, budget: str):
+    found = []
+    for gain in (0.0, 1.0):
+        torch.manual_seed(2)
+        asked = asking(ZeroGain(gain), budget)
+        found.append(masks_of(searched(method(name), asked)))
+        network = build(method(name), asked, Findings({}, found[-1]), 5)
+        assert network.get_parameter("architecture.norm.weight").tolist() == [gain] * 4
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0].keys() | found[1].keys())
+
+
+@pytest.mark.parametrize("name", ["snip", "grasp"])
+def test_behind_a_zero_that_is_no_norms_gain_rules_that_look_at_gradients_refuse(name: str):
+    with pytest.raises(
+        LayerCollapse, match=rf"{name} cannot rank .*branch.*1 of 3 layers.*gain .* no norm's"
+    ) as caught:
+        searched(method(name), asking(ZeroScale(), "0.5"))
     assert caught.value.layers == ("branch.weight",)
     assert "larger budget" not in str(caught.value)
-    assert masks_of(searched(method(name), asking(ZeroGain(1.0), budget)))
+
+
+def test_only_gains_that_are_zero_throughout_are_one_for_a_while_and_zero_again_after_an_error():
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.GroupNorm(1, 3), nn.LayerNorm(3), nn.Linear(3, 3), nn.BatchNorm1d(3))
+    for index, values in ((0, [0.0] * 3), (1, [0.0, 0.5, 0.0]), (2, [0.0] * 3), (3, [0.0] * 3)):
+        network[index].weight.data.copy_(torch.tensor(values))
+    before = copy.deepcopy(network.state_dict())
+    within = []
+
+    def fail() -> None:
+        within.extend([module.weight.flatten()[:3].tolist() for module in network])
+        assert not any(module.bias.any() for module in network[:3])
+        raise KeyError
+
+    with pytest.raises(KeyError), gains_at_one(network):
+        fail()
+    assert within == [[1.0] * 3, [0.0, 0.5, 0.0], [1.0] * 3, [0.0] * 3, [1.0] * 3]
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["snip", "grasp"])
+def test_a_network_of_timm_whose_residual_branches_begin_at_nothing_is_pruned(name: str):
+    which, asked = method(name), problem("0.5", "timm:resnet18")
+    network = audited(which, asked, searched(which, asked), 5)
+    assert count(network).total == asked.budget.parameters
+    assert not bool(network.get_parameter("architecture.layer4.1.bn2.weight").any())
+
+
+# The schedule
+
+
+def test_the_cubic_schedule_by_hand():
+    assert [reached(step, 10, begin=0.2, end=0.8, every=3) for step in range(1, 11)] == [
+        None, 0.0, None, None, 0.5, None, None, 1.0, None, None,
+    ]  # fmt: skip
+    assert remaining_at(1000, 200, 0.5) == 1000 - 700  # 7/8 of 800
+    assert (remaining_at(1000, 200, 0.0), remaining_at(1000, 200, 1.0)) == (1000, 200)
+
+
+shares = st.tuples(st.floats(0, 1, exclude_max=True), st.floats(0, 1, exclude_min=True)).map(sorted)
+
+
+@given(shares, st.integers(1, 400), st.integers(1, 50), st.tuples(st.integers(0, 10**9), st.integers(0, 10**9)))
+def test_whenever_it_begins_and_ends_the_schedule_ends_at_the_budget(
+    share: list[float], steps: int, every: int, numbers: tuple[int, int]
+):
+    (begin, end), (keep, total) = share, sorted(numbers)
+    if end == 0 or begin == 1:
+        return
+    given_ts = [reached(step, steps, begin=begin, end=end, every=every) for step in range(1, steps + 1)]
+    left = [remaining_at(total, keep, t) for t in given_ts if t is not None]
+    assert left[-1] == keep
+    assert left == sorted(left, reverse=True)
+    assert left[0] <= total
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0.0, 0.01), (0.5, 0.5), (0.99, 1.0), (0.0, 1.0)])
+def test_magnitude_ends_within_its_budget_however_short_the_pruning_is(begin: float, end: float):
+    which, asked = method("magnitude", begin=begin, end=end), problem("0.1")
+    network = build(which, asked, Findings(), 0)
+    training(which, network).run(Quiet())
+    assert count(network, masks=which.structure(network).masks).total == asked.budget.parameters
 
 
 # Scores by hand
@@ -473,9 +568,13 @@ def test_a_budget_below_one_weight_a_layer_is_refused_before_anything_is_measure
     assert caught.value.smallest == 490 + len(initial(problem("0.1"), 0).layers)
 
 
-def test_the_temperature_and_the_number_of_batches_reach_the_scores():
-    found = [masks_of(searched(method("grasp", temperature=t), problem("0.1"))) for t in (200.0, 1.0)]
-    assert any(not torch.equal(found[0][name], found[1][name]) for name in found[0])
+@pytest.mark.parametrize(
+    ("name", "knob", "values"),
+    [("grasp", "temperature", (200.0, 1.0)), ("grasp", "batches", (1, 2)), ("snip", "batches", (1, 2))],
+)
+def test_the_temperature_and_the_number_of_batches_reach_the_scores(name: str, knob: str, values: tuple[Any, ...]):
+    found = [masks_of(searched(method(name, **{knob: value}), problem("0.1"))) for value in values]
+    assert any(not torch.equal(found[0][key], found[1][key]) for key in found[0])
 
 
 def test_without_findings_the_count_at_the_end_is_known_all_the_same():
@@ -610,6 +709,21 @@ def test_rewound_to_the_very_start_a_ticket_has_the_initial_weights():
     assert all(torch.equal(ticket.weights[key], first.weights[key] * ticket.masks[key]) for key in first.weights)
 
 
+def test_of_what_a_ticket_removes_no_early_weight_is_kept_and_tickets_kept_whole_build_the_same():
+    which, asked = Lottery(LotteryKnobs(rate=0.6)), problem("0.1")
+    findings = searched(which, asked)
+    ticket, masks = build(which, asked, findings, 5), masks_of(findings)
+    assert {name for name in findings.tensors if name.startswith("kept.")} == {
+        name.replace("architecture.", "kept.") for name in masks
+    }
+    floats = [value for value in findings.tensors.values() if value.is_floating_point()]
+    statistics = sum(buffer.numel() for buffer in ticket.architecture.buffers() if buffer.is_floating_point())
+    assert sum(value.numel() for value in floats) == asked.budget.parameters + statistics
+    whole = {f"early.{name}": value for name, value in ticket.architecture.state_dict().items()}
+    again = build(which, asked, Findings(findings.facts, {**masks, **whole}), 5)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in ticket.state_dict().items())
+
+
 class WithSwitch(nn.Sequential):
     """Has a bool buffer in its state."""
 
@@ -626,6 +740,50 @@ def test_a_bool_buffer_of_the_architecture_is_no_mask():
     assert set(masks_of(findings)) == {"architecture.1.weight", "architecture.3.weight"} == set(ticket.masks)
     assert ticket.get_buffer("architecture.switch").tolist() == [True, False]
     assert count(ticket).total == asked.budget.parameters
+
+
+# Findings as they are kept
+
+
+MIXED = Findings(
+    {"a": 1},
+    {
+        "first": torch.rand(3, 3) > 0.5, "numbers": torch.rand(2), "none": torch.zeros(0, 4, dtype=torch.bool),
+        "single": torch.tensor(True), "long": torch.rand(2, 9, 5) > 0.5, "bytes": torch.tensor([7], dtype=torch.uint8),
+    },
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "given_findings", [MIXED, Findings(), Findings({}, {"t": torch.ones(2)})], ids=["mixed", "none", "floats"]
+)
+def test_findings_are_read_as_they_were_written_bools_as_bits(given_findings: Findings, tmp_path: Path):
+    write_findings(tmp_path / "findings.pt", given_findings, {"search_epochs": 2.0})
+    before, costs = found_before(tmp_path / "findings.pt")
+    assert costs == {"search_epochs": 2.0}
+    for found in (before, read_findings(tmp_path / "findings.pt")):
+        assert (found.facts, list(found.tensors)) == (given_findings.facts, list(given_findings.tensors))
+        for name, tensor in given_findings.tensors.items():
+            assert (found.tensors[name].dtype, found.tensors[name].shape) == (tensor.dtype, tensor.shape)
+            assert torch.equal(found.tensors[name], tensor)
+
+
+def test_findings_of_older_versions_are_read(tmp_path: Path):
+    old = {"facts": MIXED.facts, "tensors": MIXED.tensors, "costs": {"search_epochs": 1.0}}
+    torch.save(old, tmp_path / "findings.pt")
+    before, costs = found_before(tmp_path / "findings.pt")
+    assert costs == old["costs"]
+    for found in (before, read_findings(tmp_path / "findings.pt")):
+        assert found.facts == MIXED.facts
+        assert all(torch.equal(found.tensors[name], tensor) for name, tensor in MIXED.tensors.items())
+
+
+@pytest.mark.parametrize("shapes", [{"m": [10**12]}, {"m": [9]}, {"m": [-1], "n": [9]}, {"m": "x"}, [3]])
+def test_bits_that_do_not_fill_their_masks_are_refused(shapes: Any, tmp_path: Path):
+    bits = {"row": torch.zeros(1, dtype=torch.uint8), "shapes": shapes}
+    torch.save({"facts": {}, "tensors": {}, "bits": bits, "order": ["m"], "costs": {}}, tmp_path / "findings.pt")
+    with pytest.raises(RunError, match="cannot be read"):
+        read_findings(tmp_path / "findings.pt")
 
 
 # Runs
@@ -652,8 +810,10 @@ def do(spec: RunSpec, root: Path, should_stop: Callable[[], bool] = lambda: Fals
 def test_a_run_is_certified_and_its_search_costs_are_in_the_record(
     name: str, epochs: float | None, plan: Callable[..., RunSpec], tmp_path: Path
 ):
-    result = do(plan(name, "0.25", **({"rounds": 10} if name == "synflow" else {})), tmp_path)
+    spec = plan(name, "0.25", **({"rounds": 10} if name == "synflow" else {}))
+    result = do(spec, tmp_path)
     assert result["state"] == "done"
+    assert RunDirectory.of(tmp_path, spec).findings_file.stat().st_size < 77_072 / 8 + 4_000
     assert result["certificate"]["passed"]
     assert result["certificate"]["floats"] == result["parameters"]["total"] == result["budget_parameters"]
     assert result["side_information_bits"] == 77_562 - 490
@@ -676,10 +836,10 @@ def at_calls(*numbers: int) -> Callable[[], Callable[[], bool]]:
 def outcome(root: Path, spec: RunSpec) -> tuple[Any, ...]:
     directory = RunDirectory.of(root, spec)
     rows = [json.loads(line) for line in directory.metrics_file.read_text().splitlines()]
-    found = torch.load(directory.findings_file, weights_only=True)
-    tensors = {name: value.tolist() for name, value in found["tensors"].items()}
+    found = read_findings(directory.findings_file)
+    tensors = {name: value.tolist() for name, value in found.tensors.items()}
     losses = [(row["step"], row["loss"]) for row in rows]
-    return losses, directory.model_file.read_bytes(), directory.correct_file.read_bytes(), tensors, found["facts"]
+    return losses, directory.model_file.read_bytes(), directory.correct_file.read_bytes(), tensors, found.facts
 
 
 def test_a_lottery_stopped_in_its_rounds_and_in_the_last_training_ends_bit_identical(
@@ -718,6 +878,16 @@ def test_layer_collapse_in_a_search_is_refused_with_the_layers_name(plan: Callab
     assert result["state"] == "refused"
     assert "Layer collapse: keeping the" in result["reason"]
     assert result["smallest"] is None
+
+
+@pytest.mark.parametrize("name", ["lottery", "synflow"])
+def test_a_budget_that_a_search_refuses_is_refused_in_the_words_of_the_audit(
+    name: str, plan: Callable[..., RunSpec], tmp_path: Path
+):
+    result = do(plan(name, "0.005"), tmp_path)
+    assert (result["state"], result["smallest"]) == ("refused", 500)
+    said = f"{name} needs at least 500 parameters (0.00645 of the dense network's 77,562); the budget is 387."
+    assert result["reason"] == said
 
 
 COLLAPSING = """

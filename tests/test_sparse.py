@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from npasbench.baselines.rigl import RigL, RigLKnobs, moved
+from npasbench.baselines.rigl import RigL, RigLKnobs, default_every, moved
 from npasbench.budget import resolve
 from npasbench.building import build
 from npasbench.card import Entry
@@ -175,7 +175,35 @@ def test_a_share_below_one_weight_and_a_dense_layer_move_nothing() -> None:
     [(0, 0), (100, 0.15 * (1 + math.cos(math.pi / 7.5))), (150, 0), (700, 0.15 * (1 + math.cos(math.pi * 7 / 7.5)))],
 )
 def test_the_share_that_moves_falls_as_a_cosine_and_only_every_so_many_steps(step: int, share: float) -> None:
-    assert RigL().moving(Progress(0, 1, step, 1000)) == pytest.approx(share)
+    assert RigL(RigLKnobs(every=100)).moving(Progress(0, 1, step, 1000)) == pytest.approx(share)
+
+
+def moves(rigl: RigL, steps: int) -> list[int]:
+    """The steps before which the masks move."""
+    return [step for step in range(steps) if rigl.moving(Progress(0, 1, step, steps))]
+
+
+def test_by_default_the_masks_move_every_hundred_steps_or_ten_times_in_a_short_training() -> None:
+    assert moves(RigL(), 4000) == list(range(100, 3000, 100)) == moves(RigL(RigLKnobs(every=100)), 4000)
+    assert moves(RigL(), 180) == list(range(13, 135, 13))
+    assert moves(RigL(), 12) == list(range(1, 9))
+    assert moves(RigL(RigLKnobs(every=100)), 120) == []
+
+
+@given(st.floats(0, 3000))
+def test_the_default_leaves_ten_moves_and_one_step_more_would_not(end: float) -> None:
+    every = default_every(end)
+    before = [len([step for step in range(one, 3000, one) if step < end]) for one in (every, every + 1)]
+    assert every >= 1
+    assert before[0] >= 10 or every == 1
+    assert before[1] < 10 or every == 100
+
+
+def test_by_default_the_masks_of_a_short_training_move() -> None:
+    one, network = masked("rigl")
+    before = {name: mask.clone() for name, mask in network.masks.items()}
+    training(one, network, epochs=1).run(Watch())
+    assert any(not torch.equal(mask, before[name]) for name, mask in network.masks.items())
 
 
 def test_nothing_moves_in_the_last_quarter_of_training() -> None:

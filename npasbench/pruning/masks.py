@@ -60,8 +60,9 @@ class CannotRank(LayerCollapse):
         NpasbenchError.__init__(
             self,
             f"{rule} cannot rank the weights of {', '.join(self.layers[:3])}{more}: {len(self.layers)} of {of} layers get no "
-            "gradient at initialisation, as where a norm or gain behind them starts at zero, they are zero themselves, or "
-            "grasp, which differentiates twice, meets weights whose generator can be differentiated only once. "
+            "gradient at initialisation, as where a gain behind them that is no norm's starts at zero (norms' are taken as "
+            "one), they are zero themselves, or grasp, which differentiates twice, meets weights whose generator can be "
+            "differentiated only once. "
             "Use a rule that does not look at the loss, such as magnitude or synflow.",
         )
 

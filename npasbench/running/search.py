@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from npasbench import streams
+from npasbench.building import searched
 from npasbench.card import Schedule
 from npasbench.data.batches import Batches
 from npasbench.errors import UsageError
 from npasbench.method import Findings, Method
 from npasbench.plan import RunSpec
 from npasbench.problem import Problem
-from npasbench.running.files import atomic
+from npasbench.running.findings import found_before, write_findings
 from npasbench.running.rundir import RunDirectory
 from npasbench.running.watch import STOP, RunObserver, Stopped
 from npasbench.training.checkpoint import read_checkpoint, write_checkpoint
@@ -35,17 +36,16 @@ def find(method: Method, problem: Problem, context: HarnessSearch, kept: Path) -
     if not method.needs_search():
         return Findings()
     if context.team.agree(kept.exists()):
-        content = torch.load(kept, weights_only=True)
-        context.restore_costs(content["costs"])
-        return Findings(content["facts"], content["tensors"])
+        found, costs = found_before(kept)
+        context.restore_costs(costs)
+        return found
     begun = time.monotonic()
-    found = method.search(problem, context)
+    found = searched(method, problem, context)
     context.took(time.monotonic() - begun)
-    facts, tensors = context.team.agree((dict(found.facts), dict(found.tensors)))
+    found = Findings(*context.team.agree((dict(found.facts), dict(found.tensors))))
     if context.team.leads:
-        with atomic(kept) as file:
-            torch.save({"facts": facts, "tensors": tensors, "costs": context.costs()}, file)
-    return Findings(facts, tensors)
+        write_findings(kept, found, context.costs())
+    return found
 
 
 class HarnessSearch:

@@ -212,7 +212,8 @@ def build_shared(
     try:
         generator = make(layers, available if problem.budget.accounting == "bank" else max(available, 1))
     except BudgetTooSmall as error:
-        raise BudgetTooSmall(smallest=None if error.smallest is None else rest + error.smallest) from None
+        smallest = None if error.smallest is None else rest + error.smallest
+        raise BudgetTooSmall(smallest=smallest, hint=error.hint) from None
     if available < 1 and problem.budget.accounting == "total":
         raise BudgetTooSmall(smallest=rest + sum(p.numel() for p in generator.parameters()))
     return SharedNetwork(network, layers, generator)
