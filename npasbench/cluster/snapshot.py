@@ -12,7 +12,7 @@ from npasbench.plan import RunSpec
 from npasbench.registry import source_hash
 from npasbench.running.commit import KEPT_COMMIT, commit
 from npasbench.running.files import writing
-from npasbench.running.worker import changed_since, classes_of
+from npasbench.running.method_sources import changed_since, classes_of
 
 _ROOMS = ("npasbench", "npasbench.baselines", "npasbench.tasks", "npasbench.leaderboard")
 """In an editable install each lies in a folder of its own."""

@@ -21,11 +21,11 @@ from npasbench.errors import LeaseLost, NpasbenchError, TeamEnded, WriteError
 from npasbench.explaining import explain
 from npasbench.method import Method
 from npasbench.plan import RunSpec
-from npasbench.registry import Registry, source_hash
 from npasbench.running.certify import client
 from npasbench.running.execute import Surroundings, execute, take_part
 from npasbench.running.lease import Lease, kept_alive
 from npasbench.running.leftovers import left_by_others, wait_for_holders
+from npasbench.running.method_sources import changed_since, classes_of
 from npasbench.running.rundir import RunDirectory
 from npasbench.running.watch import Stopped
 from npasbench.training.team import Team
@@ -102,26 +102,6 @@ def _work_through(specs: Iterable[RunSpec], root: Path, options: Options, ways: 
         except WriteError as error:
             error.run = str(spec.folder)
             raise
-
-
-def changed_since(spec: RunSpec, submitted: Mapping[str, str | None]) -> str:
-    """A sentence if a method's source is not what it was at submission; it is imported first, so that nothing slips in."""
-    if not submitted.keys() & {spec.method, *(one.name for one in spec.addons)}:
-        return ""
-    for name, method in classes_of(spec).items():
-        if name in submitted and source_hash(method) != submitted[name]:
-            kind = "method" if name == spec.method else "add-on"
-            return (
-                f"The source of {kind} '{name}' has changed since these jobs were submitted, so they do nothing. "
-                "Submit again to run it as it is now."
-            )
-    return ""
-
-
-def classes_of(spec: RunSpec) -> dict[str, type[Method]]:
-    """The classes of a run's method and add-ons, by name."""
-    registry = Registry(spec.plugins)
-    return {spec.method: registry.method(spec.method), **{one.name: registry.addon(one.name) for one in spec.addons}}
 
 
 def _work_on(directory: RunDirectory, spec: RunSpec, lease: Lease, options: Options, ways: Ways) -> None:
