@@ -13,6 +13,8 @@ multiply-adds of an example. Every decision is corrected for all that are made a
 from __future__ import annotations
 
 import statistics
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from npasbench.leaderboard.board import Board, Cell, Entry
@@ -21,16 +23,34 @@ from npasbench.leaderboard.store import collect
 
 HERE = Path(__file__).parent
 SLACK = 1.05
+MARKS = "#+=-"
 
 
 def main() -> None:
-    """One table for each task."""
+    """How many cells of each mark a label has in all tasks, then one table for each task."""
     store = collect(HERE)
     if store.problems:
         raise SystemExit("\n".join(store.problems))
-    for board in boards(store.runs):
+    every = boards(store.runs)
+    print("### All tasks\n")
+    count(every)
+    for board in every:
         print(f"### {board.name}\n")
         show(board)
+
+
+def count(every: Sequence[Board]) -> None:
+    """A row for each label that is ranked somewhere, those that earn the most first."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for board in every:
+        for entry in board.entries:
+            found[entry.label].update(mark(board, entry, budget) for budget in board.budgets)
+    print("| | " + " | ".join(f"`{sign}`" for sign in MARKS) + " |")
+    print("|---|" + "---|" * len(MARKS))
+    for label in sorted(found, key=lambda label: (*(-found[label][sign] for sign in MARKS), label)):
+        if found[label].keys() & set(MARKS):
+            print(f"| {label} | " + " | ".join(str(found[label][sign] or "") for sign in MARKS) + " |")
+    print()
 
 
 def show(board: Board) -> None:

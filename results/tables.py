@@ -35,7 +35,16 @@ PAIRS = (
         ("superweight-untied", other)
         for other in ("narrow", "deep-ensemble", "batch-ensemble", "naive", "template-bank")
     ),
-    *((other, "narrow") for other in ("deep-ensemble", "batch-ensemble", "mimo")),
+    *((other, "narrow") for other in ("deep-ensemble", "batch-ensemble", "mimo", "hashed", "roast", "template-bank")),
+    *((other, "narrow") for other in ("low-rank", "basis", "recursive-lora", "pranc", "hypernetwork", "channel-l1")),
+    *((other, "narrow") for other in ("magnitude", "snip", "grasp", "synflow", "random-erk")),
+    *((other, "narrow") for other in ("rigl-every-10", "lottery-rate-0.5", "narrow-distill")),
+    *(("lottery-rate-0.5", other) for other in ("magnitude", "synflow", "ssn-plus")),
+    *((other, "random-erk") for other in ("rigl-every-10", "snip", "grasp", "synflow")),
+    ("ssn-plus-distill", "ssn-plus"),
+    ("ssn-plus-distill", "narrow-distill"),
+    ("ssn-plus-distill", "lottery-rate-0.5"),
+    ("ssn-plus-prune-after", "ssn-plus"),
 )
 
 Cells = dict[tuple[str, int], list[Record]]
