@@ -41,6 +41,7 @@ DIVERGED = {
     ("digits15-wrn-10-1", "ssn-plus-distill", 155_124): 1,
     ("digits15-wrn-16-2", "hypernetwork", 691_386): 1,
     ("digits15-wrn-16-2", "ssn-plus-prune-after", 691_386): 1,
+    ("digits15-wrn-16-2", "ssn-plus-distill", 1_382_772): 1,
 }
 """Runs that failed, and are no results: the training diverged."""
 
