@@ -206,7 +206,7 @@ class Board:
             control = self.reference.cell(budget)
             every = [entry for entry in self.entries if self._comparable(entry.cell(budget), control)]
             ranked = [entry for entry in every if entry.ranked_at(budget)]
-            for family in (every, ranked):
+            for family in (every, ranked) if len(ranked) < len(every) else (every,):
                 compared = against(control.scores, [entry.cell(budget).scores for entry in family])
                 found |= {(entry, budget): one for entry, one in zip(family, compared, strict=True) if one}
         return found

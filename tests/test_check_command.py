@@ -8,20 +8,10 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from calling import call
 
-from npasbench.cli import npasbench
-from npasbench.errors import MissingLibrary, NpasbenchError
+from npasbench.errors import MissingLibrary
 from npasbench.pruning.channels_graph import channel_groups
-
-
-def call(*words: str | Path) -> tuple[int, str]:
-    """One command in this process: exit code and what it said on the standard output, or its error."""
-    try:
-        result = CliRunner().invoke(npasbench, list(map(str, words)), standalone_mode=False, catch_exceptions=False)
-    except NpasbenchError as error:
-        return error.exit_code, str(error)
-    return result.exit_code, result.stdout
 
 
 class Blocker:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from calling import call
 from click.testing import CliRunner
 from PIL import Image
 from torchvision import datasets
@@ -25,18 +26,8 @@ from torchvision.datasets import imagenet
 
 from npasbench.cli import npasbench
 from npasbench.data.corrupted import CORRUPTIONS
-from npasbench.errors import NpasbenchError
 
 WNIDS = ("n01440764", "n01443537")
-
-
-def call(*words: str | Path) -> tuple[int, str]:
-    """One command in this process: exit code and what it said on the standard output, or its error."""
-    try:
-        result = CliRunner().invoke(npasbench, list(map(str, words)), standalone_mode=False, catch_exceptions=False)
-    except NpasbenchError as error:
-        return error.exit_code, str(error)
-    return result.exit_code, result.stdout
 
 
 @pytest.fixture

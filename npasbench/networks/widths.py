@@ -64,6 +64,11 @@ class _Example:
     classes: int
 
     def run(self, network: nn.Module) -> None:
+        """One forward of two examples in training mode.
+
+        Raises:
+            ValueError: if it does not give one row of logits for each.
+        """
         logits = network.train()(torch.zeros(2, *self.shape))
         if tuple(logits.shape) != (2, self.classes):
             raise ValueError(f"it gives {list(logits.shape)}, not {[2, self.classes]}")
